@@ -1,0 +1,101 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// Warnings are errors in CI only: a newer compiler's new warning must not stop a stranger's build.
+let strict = Context.environment["MULTIWAY_STRICT"] != nil
+
+let swiftSettings: [SwiftSetting] =
+  [
+    .enableExperimentalFeature("Lifetimes"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("ExistentialAny"),
+    .strictMemorySafety(),
+  ] + (strict ? [.treatAllWarnings(as: .error)] : [])
+
+/// One row of the layering picture: a target and the lower rows that it may import.
+struct Layer {
+  var name: String
+  var imports: [String]
+  var tested = true
+}
+
+/// Lowest row first. A target imports only rows above its own in this list, and the build enforces it
+/// (`swift build --explicit-target-dependency-import-check error`).
+let layers: [Layer] = [
+  Layer(name: "MultiwayCore", imports: []),
+  Layer(name: "MultiwayGGUF", imports: ["MultiwayCore"]),
+  Layer(name: "MultiwayGraph", imports: ["MultiwayCore"]),
+  Layer(name: "MultiwayCheckpoint", imports: ["MultiwayCore", "MultiwayGGUF", "CDeflate"]),
+  Layer(name: "MultiwayKernels", imports: ["MultiwayCore", "CMultiwayKernels"]),
+  Layer(name: "MultiwayModels", imports: ["MultiwayCore", "MultiwayGraph", "MultiwayCheckpoint"]),
+  Layer(name: "MultiwayQuantization", imports: ["MultiwayCore", "MultiwayGraph", "MultiwayKernels"]),
+  Layer(name: "MultiwayPasses", imports: ["MultiwayCore", "MultiwayGraph", "MultiwayQuantization"]),
+  Layer(
+    name: "MultiwayReference",
+    imports: ["MultiwayCore", "MultiwayGraph", "MultiwayQuantization", "COpenBLAS"]),
+  Layer(
+    name: "MultiwayArtifact",
+    imports: ["MultiwayCore", "MultiwayGGUF", "MultiwayGraph", "MultiwayQuantization"]),
+  Layer(
+    name: "MultiwayRuntime",
+    imports: [
+      "MultiwayCore", "MultiwayGraph", "MultiwayKernels", "MultiwayQuantization", "MultiwayArtifact",
+    ]),
+  Layer(
+    name: "MultiwayParity",
+    imports: ["MultiwayCore", "MultiwayGraph", "MultiwayReference", "MultiwayRuntime"]),
+  Layer(
+    name: "MultiwayConversion",
+    imports: [
+      "MultiwayCore", "MultiwayGGUF", "MultiwayGraph", "MultiwayCheckpoint", "MultiwayModels",
+      "MultiwayQuantization", "MultiwayPasses", "MultiwayReference", "MultiwayArtifact", "MultiwayRuntime",
+      "MultiwayParity",
+    ]),
+]
+
+let package = Package(
+  name: "multiway",
+  products: [
+    .executable(name: "multiway", targets: ["multiway"]),
+    .library(name: "MultiwayConversion", targets: ["MultiwayConversion"]),
+    .library(name: "MultiwayRuntime", targets: ["MultiwayRuntime"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
+  ],
+  targets: [
+    .systemLibrary(name: "COpenBLAS", providers: [.apt(["libopenblas-dev"])]),
+    .systemLibrary(name: "CDeflate", providers: [.apt(["libdeflate-dev"])]),
+    .target(name: "CMultiwayKernels"),
+    .executableTarget(
+      name: "multiway",
+      dependencies: layers.map { .target(name: $0.name) } + [
+        .product(name: "ArgumentParser", package: "swift-argument-parser")
+      ],
+      swiftSettings: swiftSettings),
+    .target(
+      name: "MultiwayTestSupport",
+      dependencies: layers.map { .target(name: $0.name) },
+      path: "Tests/MultiwayTestSupport",
+      swiftSettings: swiftSettings),
+    .testTarget(
+      name: "multiwayTests",
+      dependencies: [.target(name: "multiway"), "MultiwayTestSupport"] + layers.map { .target(name: $0.name) },
+      swiftSettings: swiftSettings),
+  ]
+    + layers.map { layer in
+      .target(
+        name: layer.name,
+        dependencies: layer.imports.map { .target(name: $0) },
+        swiftSettings: swiftSettings)
+    }
+    + layers.filter(\.tested).map { layer in
+      .testTarget(
+        name: layer.name + "Tests",
+        dependencies: ["MultiwayTestSupport", .target(name: layer.name)]
+          + layer.imports.map { .target(name: $0) },
+        swiftSettings: swiftSettings)
+    },
+  swiftLanguageModes: [.v6]
+)

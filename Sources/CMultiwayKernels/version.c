@@ -1,0 +1,2 @@
+#include "CMultiwayKernels.h"
+int mwk_version(void) { return 1; }

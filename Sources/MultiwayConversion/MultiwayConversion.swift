@@ -1,0 +1,1 @@
+// Placeholder so that the package resolves; replaced in the next commits.

@@ -1,0 +1,5 @@
+import ArgumentParser
+
+/// The command line of multiway: one thin file a verb.
+@main
+struct Multiway: ParsableCommand {}
