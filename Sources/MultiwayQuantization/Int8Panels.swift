@@ -1,3 +1,4 @@
+internal import MultiwayCore
 public import MultiwayGraph
 
 /// The layout of int8 weights: panels of 64 outputs in which four consecutive inputs of one output lie together,

@@ -8,7 +8,7 @@ public struct Materializer {
   /// Let the pages of source tensors go once they have been read, so that memory does not grow with the model.
   private let discardsSources: Bool
   /// The matrix quantized last: its three tensors are asked for one after the other.
-  private var quantized: (matrix: QuantizedMatrix, tensors: QuantizedTensors)?
+  var quantized: (matrix: QuantizedMatrix, tensors: QuantizedTensors)?
 
   /// Makes a materializer.
   /// - Parameter discardsSources: true when every tensor is needed once, as when converting.
