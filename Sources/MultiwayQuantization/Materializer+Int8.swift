@@ -1,5 +1,5 @@
 public import MultiwayCore
-public import MultiwayGraph
+import MultiwayGraph
 
 /// What a matrix [out, in] is quantized into.
 public struct QuantizedTensors: Sendable {

@@ -66,14 +66,16 @@ public struct Materializer {
     let rows = expression.shape.rank > 1 ? expression.shape[0] : 1
     let size = expression.shape.byteCount(of: expression.dtype) ?? 0
     guard rows > 1, size > pieceBytes, Materializer.isRowwise(expression) else {
-      try body(try bytes(of: expression).span)
+      let elements = try bytes(of: expression)
+      try body(elements.span)
       if discardsSources { for source in expression.sources { source.discard() } }
       return
     }
     let step = max(1, rows * pieceBytes / size)
     for first in stride(from: 0, to: rows, by: step) {
       let piece = Materializer.rows(first..<min(rows, first + step), of: expression)
-      try body(try bytes(of: piece).span)
+      let elements = try bytes(of: piece)
+      try body(elements.span)
       if discardsSources { for source in expression.sources { source.discard() } }
     }
   }
