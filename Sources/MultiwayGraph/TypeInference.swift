@@ -6,6 +6,8 @@ public enum GraphErrorCode: FailureCode {
   case typeMismatch
   /// A reference to a value or constant that is not there, or is made later or twice.
   case invalidReference
+  /// Inputs that do not fit the graph.
+  case invalidInputs
   /// Two values or constants of the same name.
   case duplicateName
 

@@ -1,0 +1,108 @@
+import MultiwayCore
+
+/// Where every buffer of a program lies in one block of memory, for given sizes.
+///
+/// Buffers whose lifetimes do not overlap share memory. The largest are placed first, each at the lowest place that is free while
+/// it lives; this needs little more than the largest set of buffers alive at once.
+struct MemoryPlan: Sendable {
+  /// The shape of every buffer.
+  let shapes: [Shape]
+  /// The first byte of every buffer.
+  let offsets: [Int]
+  /// The size of the block.
+  let byteCount: Int
+
+  private static let alignment = 64
+
+  /// Plans the memory, nil if the sizes overflow.
+  init?(_ program: Program, symbols: [String: Int]) {
+    var shapes: [Shape] = []
+    var sizes: [Int] = []
+    for buffer in program.buffers {
+      guard let shape = MemoryPlan.shape(of: buffer, symbols), let size = MemoryPlan.size(of: buffer, shape) else {
+        return nil
+      }
+      shapes.append(shape)
+      sizes.append(size)
+    }
+    guard let (offsets, byteCount) = MemoryPlan.place(sizes, lifetimes: MemoryPlan.lifetimes(program)) else { return nil }
+    self.shapes = shapes
+    self.offsets = offsets
+    self.byteCount = byteCount
+  }
+
+  /// The number of rows of a buffer: all dimensions but the last.
+  func rows(_ buffer: BufferID) -> Int {
+    let shape = shapes[buffer.index]
+    return shape.last == 0 ? 0 : shape.elementCount / shape.last
+  }
+
+  /// The parts of a quantized buffer relative to its start: values, then scales, then zero points.
+  static func quantizedParts(rows: Int, width: Int) -> (rowBytes: Int, scales: Int, zeros: Int, end: Int) {
+    let rowBytes = (width + 3) / 4 * 4
+    let scales = aligned(rows * rowBytes)
+    let zeros = scales + aligned(rows * 4)
+    return (rowBytes, scales, zeros, zeros + rows * 4)
+  }
+
+  private static func aligned(_ size: Int) -> Int { (size + alignment - 1) / alignment * alignment }
+
+  private static func shape(of buffer: Buffer, _ symbols: [String: Int]) -> Shape? {
+    var dimensions: [Int] = []
+    for dimension in buffer.type.dimensions {
+      guard let size = dimension.resolved(symbols) else { return nil }
+      dimensions.append(size)
+    }
+    return Shape(checking: dimensions)
+  }
+
+  private static func size(of buffer: Buffer, _ shape: Shape) -> Int? {
+    // 2⁴⁰ elements are beyond any machine; below it no size computed here can overflow.
+    guard shape.elementCount < 1 << 40 else { return nil }
+    switch buffer.kind {
+    case .elements: return aligned(shape.byteCount(of: buffer.type.dtype) ?? 0)
+    case .quantizedTokens:
+      let rows = shape.elementCount / max(1, shape.last)
+      return aligned(quantizedParts(rows: rows, width: shape.last).end)
+    }
+  }
+
+  /// The first and last step at which each buffer is in use; inputs live from the start and outputs to the end.
+  private static func lifetimes(_ program: Program) -> [ClosedRange<Int>] {
+    var first = [Int](repeating: Int.max, count: program.buffers.count)
+    var last = [Int](repeating: -1, count: program.buffers.count)
+    for input in program.inputs {
+      first[input.index] = -1
+    }
+    for (position, step) in program.steps.enumerated() {
+      for buffer in step.reads + step.writes {
+        first[buffer.index] = min(first[buffer.index], position)
+        last[buffer.index] = max(last[buffer.index], position)
+      }
+    }
+    for output in program.outputs { last[output.buffer.index] = program.steps.count }
+    return zip(first, last).map { first, last in first <= last ? first...last : last...last }
+  }
+
+  private static func place(_ sizes: [Int], lifetimes: [ClosedRange<Int>]) -> ([Int], Int)? {
+    var offsets = [Int](repeating: 0, count: sizes.count)
+    var placed: [Int] = []
+    var end = 0
+    let order = sizes.indices.sorted { (sizes[$1], $0) < (sizes[$0], $1) }
+    for buffer in order {
+      let neighbours = placed.filter { lifetimes[$0].overlaps(lifetimes[buffer]) }
+        .sorted { offsets[$0] < offsets[$1] }
+      var offset = 0
+      for neighbour in neighbours {
+        if offset + sizes[buffer] <= offsets[neighbour] { break }
+        offset = max(offset, offsets[neighbour] + sizes[neighbour])
+      }
+      offsets[buffer] = offset
+      let (bufferEnd, overflow) = offset.addingReportingOverflow(sizes[buffer])
+      guard !overflow else { return nil }
+      end = max(end, bufferEnd)
+      placed.append(buffer)
+    }
+    return (offsets, end)
+  }
+}
