@@ -1,0 +1,196 @@
+import Glibc
+
+/// Bytes that stay where they are for as long as this value lives: a part of a mapped file, or memory of our own.
+///
+/// The kernels read weights through it in place. It is `Sendable` because nothing ever writes through it.
+@safe
+public struct TensorBytes: @unchecked Sendable {
+  /// Keeps the memory alive.
+  private let owner: any AnyObject & Sendable
+  private let base: UnsafeRawPointer
+  /// The number of bytes.
+  public let byteCount: Int
+
+  /// Wraps `byteCount` bytes at `base`, which must stay valid and unchanged while `owner` lives.
+  @unsafe public init(owner: any AnyObject & Sendable, base: UnsafeRawPointer, byteCount: Int) {
+    self.owner = owner
+    unsafe self.base = base
+    self.byteCount = byteCount
+  }
+
+  /// Copies `bytes` into memory of its own, aligned to 64 bytes.
+  public init(copying bytes: borrowing RawSpan) {
+    let buffer = AlignedBuffer(byteCount: bytes.byteCount)
+    unsafe bytes.withUnsafeBytes { source in
+      guard let start = source.baseAddress else { return }
+      unsafe buffer.base.copyMemory(from: start, byteCount: source.count)
+    }
+    self = buffer.bytes
+  }
+
+  /// Copies an array of plain numbers into memory of its own, aligned to 64 bytes.
+  public init<Element: BitwiseCopyable>(copying elements: [Element]) {
+    unsafe self.init(copying: elements.span.bytes)
+  }
+
+  /// The bytes.
+  public var span: RawSpan {
+    @_lifetime(borrow self) get {
+      let span = unsafe RawSpan(_unsafeStart: base, byteCount: byteCount)
+      return unsafe _overrideLifetime(span, borrowing: self)
+    }
+  }
+
+  /// The part of the bytes in `range`, which must lie within.
+  public func extracting(_ range: Range<Int>) -> TensorBytes {
+    precondition(range.lowerBound >= 0 && range.upperBound <= byteCount, "the range lies outside the bytes")
+    return unsafe TensorBytes(owner: owner, base: base + range.lowerBound, byteCount: range.count)
+  }
+
+  /// True where the first byte's address is a multiple of `alignment`.
+  public func isAligned(to alignment: Int) -> Bool { unsafe UInt(bitPattern: base) % UInt(alignment) == 0 }
+
+  /// Calls `body` with the address; kernels written in C need it.
+  @unsafe public func withUnsafeBaseAddress<R, E: Error>(_ body: (UnsafeRawPointer) throws(E) -> R) throws(E) -> R {
+    defer { withExtendedLifetime(owner) {} }
+    return try unsafe body(base)
+  }
+
+  /// A copy of the bytes as an array of plain numbers; trailing bytes that do not fill an element are left out.
+  public func array<Element: BitwiseCopyable>(of type: Element.Type) -> [Element] {
+    let count = byteCount / MemoryLayout<Element>.stride
+    return unsafe [Element](unsafeUninitializedCapacity: count) { buffer, filled in
+      if let start = buffer.baseAddress, count > 0 {
+        unsafe UnsafeMutableRawPointer(start).copyMemory(
+          from: base, byteCount: count * MemoryLayout<Element>.stride)
+      }
+      filled = count
+    }
+  }
+}
+
+/// Memory aligned to 64 bytes that is freed with its last reference.
+@safe
+public final class AlignedBuffer: @unchecked Sendable {
+  fileprivate let base: UnsafeMutableRawPointer
+  /// The number of bytes.
+  public let byteCount: Int
+
+  /// Allocates `byteCount` zero bytes.
+  public init(byteCount: Int) {
+    precondition(byteCount >= 0)
+    unsafe base = UnsafeMutableRawPointer.allocate(byteCount: max(1, byteCount), alignment: 64)
+    unsafe base.initializeMemory(as: UInt8.self, repeating: 0, count: byteCount)
+    self.byteCount = byteCount
+  }
+
+  deinit { unsafe base.deallocate() }
+
+  /// Gives `body` the bytes to fill. Only for use before the buffer is shared.
+  public func fill<E: Error>(_ body: (inout MutableRawSpan) throws(E) -> Void) throws(E) {
+    var span = unsafe MutableRawSpan(_unsafeStart: base, byteCount: byteCount)
+    try body(&span)
+  }
+
+  /// The bytes, to read.
+  public var bytes: TensorBytes { unsafe TensorBytes(owner: self, base: UnsafeRawPointer(base), byteCount: byteCount) }
+}
+
+/// A read-only memory mapping of a regular file, unmapped with its last reference.
+///
+/// The file's size is taken once, when it is opened. If somebody shortens the file afterwards, reading the lost part raises
+/// SIGBUS: do not convert files that are being written.
+@safe
+public final class MappedFile: @unchecked Sendable {
+  /// The path as it was given.
+  public let path: String
+  /// The size in bytes.
+  public let byteCount: Int
+  private let base: UnsafeMutableRawPointer?
+  /// Device and inode, by which an output is kept from replacing its own input.
+  public let identity: FileIdentity
+
+  /// Opens and maps `path`. Throws `.notFound`, `.unreadable` or `.inputOutput`.
+  public init(path: String) throws(FileError) {
+    let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+    guard descriptor >= 0 else { throw FileError.opening(path, errno: errno) }
+    defer { close(descriptor) }
+    var status = stat()
+    guard unsafe fstat(descriptor, &status) == 0 else { throw FileError.opening(path, errno: errno) }
+    guard status.st_mode & S_IFMT == S_IFREG else {
+      throw FileError(
+        .unreadable, status.st_mode & S_IFMT == S_IFDIR ? "this is a directory" : "this is not a regular file",
+        expected: "a checkpoint or artifact file", file: path)
+    }
+    guard let size = Int(exactly: status.st_size) else {
+      throw FileError(.unreadable, "the file is too large to map", file: path)
+    }
+    self.path = path
+    byteCount = size
+    identity = FileIdentity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
+    guard size > 0 else {
+      unsafe base = nil
+      return
+    }
+    let address = unsafe mmap(nil, size, PROT_READ, MAP_PRIVATE, descriptor, 0)
+    guard let address = unsafe address, unsafe address != MAP_FAILED else {
+      throw FileError(.inputOutput, "cannot map the file: \(systemMessage(errno))", file: path)
+    }
+    unsafe base = address
+  }
+
+  deinit {
+    if let base = unsafe base { unsafe _ = munmap(base, byteCount) }
+  }
+
+  /// All bytes of the file.
+  public var bytes: TensorBytes {
+    guard let base = unsafe base else { return AlignedBuffer(byteCount: 0).bytes }
+    return unsafe TensorBytes(owner: self, base: UnsafeRawPointer(base), byteCount: byteCount)
+  }
+
+  /// Tells the kernel that the pages wholly inside `range` are not needed now, so that they do not count as resident.
+  /// They come back from the file when they are read again.
+  public func discard(_ range: Range<Int>) {
+    guard let base = unsafe base else { return }
+    let page = Int(getpagesize())
+    let first = (max(0, range.lowerBound) + page - 1) / page * page
+    let last = min(range.upperBound, byteCount) == byteCount ? byteCount : range.upperBound / page * page
+    guard first < last else { return }
+    unsafe _ = madvise(base + first, last - first, MADV_DONTNEED)
+  }
+
+  /// Asks the kernel to read `range` ahead.
+  public func willNeed(_ range: Range<Int>) {
+    guard let base = unsafe base else { return }
+    let page = Int(getpagesize())
+    let first = max(0, range.lowerBound) / page * page
+    let last = min(range.upperBound, byteCount)
+    guard first < last else { return }
+    unsafe _ = madvise(base + first, last - first, MADV_WILLNEED)
+  }
+}
+
+/// What makes two paths the same file.
+public struct FileIdentity: Hashable, Sendable {
+  /// The device number.
+  public var device: UInt64
+  /// The inode number.
+  public var inode: UInt64
+}
+
+extension FileError {
+  /// The error for a file that cannot be opened for reading.
+  static func opening(_ path: String, errno code: Int32) -> FileError {
+    if code == ENOENT || code == ENOTDIR {
+      return FileError(.notFound, "there is no such file", remedy: "check the path", file: path)
+    }
+    return FileError(.unreadable, "cannot open the file: \(systemMessage(code))", file: path)
+  }
+}
+
+/// The C library's text for an error number.
+func systemMessage(_ code: Int32) -> String {
+  guard let text = unsafe strerror(code) else { return "error \(code)" }
+  return unsafe String(cString: text)
+}

@@ -1,0 +1,211 @@
+/// Where a tensor's elements are kept. One storage may serve several tensors (tied weights, views).
+public protocol TensorStorage: AnyObject, Sendable {
+  /// The number of bytes of the storage.
+  var byteCount: Int { get }
+  /// The bytes after every check that the container offers (checksum, length, decompression); in place where possible.
+  func load() throws(TensorError) -> TensorBytes
+  /// Lets the pages go that `load()` touched; they come back when they are read again.
+  func discard()
+}
+
+/// A storage in memory.
+public final class MemoryStorage: TensorStorage {
+  private let bytes: TensorBytes
+
+  /// Keeps `bytes`.
+  public init(_ bytes: TensorBytes) { self.bytes = bytes }
+  /// The number of bytes.
+  public var byteCount: Int { bytes.byteCount }
+  /// The bytes.
+  public func load() -> TensorBytes { bytes }
+  /// Nothing to let go.
+  public func discard() {}
+}
+
+/// A storage that is a range of a mapped file, with no checksum of its own.
+public final class MappedStorage: TensorStorage {
+  private let file: MappedFile
+  private let range: Range<Int>
+
+  /// The bytes of `file` in `range`, which must lie within.
+  public init(file: MappedFile, range: Range<Int>) {
+    precondition(range.lowerBound >= 0 && range.upperBound <= file.byteCount)
+    self.file = file
+    self.range = range
+  }
+
+  /// The number of bytes.
+  public var byteCount: Int { range.count }
+  /// The bytes in place.
+  public func load() -> TensorBytes { file.bytes.extracting(range) }
+  /// Lets the pages go.
+  public func discard() { file.discard(range) }
+}
+
+/// A tensor as a container holds it: a name, a dtype, a shape, and a view of a storage. Nothing is read until it is asked for.
+public struct StoredTensor: Sendable {
+  /// The name in the container.
+  public var name: String
+  /// The element type.
+  public var dtype: DType
+  /// The dimensions.
+  public var shape: Shape
+  /// Strides in elements; equal to `shape.contiguousStrides` for a tensor in C order.
+  public var strides: [Int]
+  /// The first element's position in the storage, in elements.
+  public var elementOffset: Int
+  /// Where the elements are.
+  public var storage: any TensorStorage
+  /// True where the elements are stored in big-endian order.
+  public var isBigEndian: Bool
+
+  /// Describes a tensor in C order that starts at the beginning of `storage` unless told otherwise.
+  public init(
+    name: String, dtype: DType, shape: Shape, strides: [Int]? = nil, elementOffset: Int = 0, storage: any TensorStorage,
+    isBigEndian: Bool = false
+  ) {
+    self.name = name
+    self.dtype = dtype
+    self.shape = shape
+    self.strides = strides ?? shape.contiguousStrides
+    self.elementOffset = elementOffset
+    self.storage = storage
+    self.isBigEndian = isBigEndian
+  }
+
+  /// Makes a tensor in memory from plain numbers whose layout is that of `dtype`.
+  public init<Element: BitwiseCopyable>(name: String, dtype: DType, shape: Shape, elements: [Element]) {
+    self.init(
+      name: name, dtype: dtype, shape: shape, storage: MemoryStorage(TensorBytes(copying: elements)))
+  }
+
+  /// The size of the elements in C order, in bytes. Readers have checked that it does not overflow.
+  public var byteCount: Int { shape.byteCount(of: dtype) ?? 0 }
+
+  /// True where the elements lie in C order without gaps.
+  public var isContiguous: Bool {
+    if shape.elementCount == 0 { return true }
+    for (index, stride) in shape.contiguousStrides.enumerated() where shape[index] > 1 && strides[index] != stride {
+      return false
+    }
+    return true
+  }
+
+  /// The elements in C order and little-endian: in place where the storage holds them so, gathered into new memory otherwise.
+  public func contiguousBytes() throws(TensorError) -> TensorBytes {
+    let size = byteCount
+    if size == 0 { return AlignedBuffer(byteCount: 0).bytes }
+    let stored = try storage.load()
+    if isContiguous && !isBigEndian {
+      let (start, overflow) = elementOffset.multipliedReportingOverflow(by: dtype.bitWidth)
+      guard !overflow, start >= 0, start % 8 == 0, start / 8 <= stored.byteCount, stored.byteCount - start / 8 >= size
+      else {
+        throw outside(stored.byteCount)
+      }
+      return stored.extracting(start / 8..<start / 8 + size)
+    }
+    return try gathered(from: stored)
+  }
+
+  /// Lets the pages of the storage go.
+  public func discard() { storage.discard() }
+
+  private func outside(_ byteCount: Int) -> TensorError {
+    TensorError(
+      .invalidShape, "the view of shape \(shape), strides \(strides), offset \(elementOffset) leaves its storage",
+      expected: "at most \(byteCount) bytes", tensor: name)
+  }
+
+  private func gathered(from stored: TensorBytes) throws(TensorError) -> TensorBytes {
+    guard let width = dtype.byteWidth else {
+      throw TensorError(.unsupported, "a view of packed \(dtype.rawValue) elements", tensor: name)
+    }
+    var last = elementOffset
+    for (dimension, stride) in zip(shape.dimensions, strides) {
+      let (reach, overflow) = (dimension - 1).multipliedReportingOverflow(by: stride)
+      let (sum, overflow2) = last.addingReportingOverflow(reach)
+      guard !overflow, !overflow2, stride >= 0 else { throw outside(stored.byteCount) }
+      last = sum
+    }
+    guard elementOffset >= 0, last < stored.byteCount / width else { throw outside(stored.byteCount) }
+    let result = AlignedBuffer(byteCount: byteCount)
+    let swap = isBigEndian ? dtype.swapWidth : 1
+    result.fill { target in
+      StoredTensor.gather(
+        stored.span, into: &target, dimensions: shape.dimensions, strides: strides, offset: elementOffset, width: width,
+        swap: swap)
+    }
+    return result.bytes
+  }
+
+  /// Copies element by element in C order; the caller has checked the reach of the strides.
+  private static func gather(
+    _ source: RawSpan, into target: inout MutableRawSpan, dimensions: [Int], strides: [Int], offset: Int, width: Int,
+    swap: Int
+  ) {
+    var position = [Int](repeating: 0, count: dimensions.count)
+    var element = offset
+    var output = 0
+    while true {
+      let start = element * width
+      for byte in 0..<width {
+        let from = swap == 1 ? byte : byte / swap * swap + (swap - 1 - byte % swap)
+        target.storeBytes(of: source.byte(at: start + from), toByteOffset: output + byte, as: UInt8.self)
+      }
+      output += width
+      var axis = dimensions.count - 1
+      while axis >= 0 {
+        position[axis] += 1
+        element += strides[axis]
+        if position[axis] < dimensions[axis] { break }
+        element -= dimensions[axis] * strides[axis]
+        position[axis] = 0
+        axis -= 1
+      }
+      if axis < 0 { return }
+    }
+  }
+
+  /// The elements as fp32 in C order. Integers and f64 round to nearest; packed, complex and exotic 8-bit floats are refused.
+  public func floats() throws(TensorError) -> [Float] {
+    guard dtype.isDecodable else {
+      throw TensorError(
+        .unsupported, "\(dtype.rawValue) elements cannot be read as numbers",
+        expected: "one of " + DType.allCases.filter(\.isDecodable).map(\.rawValue).joined(separator: ", "), tensor: name
+      )
+    }
+    let bytes = try contiguousBytes()
+    switch dtype {
+    case .f32: return bytes.array(of: Float.self)
+    case .f64: return bytes.array(of: Double.self).map { Float($0) }
+    case .f16: return bytes.array(of: UInt16.self).map(HalfPrecision.float(fromF16:))
+    case .bf16: return bytes.array(of: UInt16.self).map(HalfPrecision.float(fromBF16:))
+    case .f8e5m2: return bytes.array(of: UInt8.self).map(HalfPrecision.float(fromF8E5M2:))
+    case .f8e4m3: return bytes.array(of: UInt8.self).map(HalfPrecision.float(fromF8E4M3:))
+    case .bool: return bytes.array(of: UInt8.self).map { $0 == 0 ? 0 : 1 }
+    default: return integers(bytes).map { Float($0) }
+    }
+  }
+
+  /// The elements as integers in C order, for integer and bool tensors.
+  public func integers() throws(TensorError) -> [Int] {
+    switch dtype {
+    case .i8, .i16, .i32, .i64, .u8, .u16, .u32, .bool: return integers(try contiguousBytes())
+    default:
+      throw TensorError(.unsupported, "\(dtype.rawValue) elements are not integers", tensor: name)
+    }
+  }
+
+  private func integers(_ bytes: TensorBytes) -> [Int] {
+    switch dtype {
+    case .i8: bytes.array(of: Int8.self).map(Int.init)
+    case .i16: bytes.array(of: Int16.self).map(Int.init)
+    case .i32: bytes.array(of: Int32.self).map(Int.init)
+    case .i64: bytes.array(of: Int64.self).map(Int.init)
+    case .u16: bytes.array(of: UInt16.self).map(Int.init)
+    case .u32: bytes.array(of: UInt32.self).map(Int.init)
+    case .u64: bytes.array(of: UInt64.self).map { Int(clamping: $0) }
+    default: bytes.array(of: UInt8.self).map(Int.init)
+    }
+  }
+}

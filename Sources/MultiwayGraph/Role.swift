@@ -1,0 +1,69 @@
+/// What a parameter or a linear layer is for. Passes look at roles, never at names.
+public enum Role: String, CaseIterable, Hashable, Sendable {
+  /// The projection of image patches.
+  case patchEmbedding
+  /// The learned token before the patches.
+  case classToken
+  /// The learned token that replaces masked patches in pretraining; no inference reads it.
+  case maskToken
+  /// Learned absolute positions.
+  case positions
+  /// The table of text token embeddings.
+  case tokenEmbedding
+  /// The LayerNorm before attention.
+  case attentionNorm
+  /// The query projection.
+  case attentionQuery
+  /// The key projection.
+  case attentionKey
+  /// The value projection.
+  case attentionValue
+  /// The LayerNorm between attention and its output projection (sub-LN).
+  case attentionInnerNorm
+  /// The output projection of attention.
+  case attentionOut
+  /// The LayerNorm before the feed-forward network.
+  case feedForwardNorm
+  /// The first feed-forward layer.
+  case feedForwardIn
+  /// The LayerNorm between the feed-forward layers (sub-LN).
+  case feedForwardInnerNorm
+  /// The second feed-forward layer.
+  case feedForwardOut
+  /// The LayerNorm at the end of the encoder.
+  case finalNorm
+  /// A LayerNorm of a task head.
+  case headNorm
+  /// A hidden layer of a task head.
+  case headHidden
+  /// The last layer of a task head.
+  case head
+  /// A scalar that only training reads, such as a logit scale.
+  case trainingScalar
+
+  /// True for the linear layers inside the encoder's blocks, which hold nearly all weights.
+  public var isBlockLinear: Bool {
+    switch self {
+    case .attentionQuery, .attentionKey, .attentionValue, .attentionOut, .feedForwardIn, .feedForwardOut: true
+    default: false
+    }
+  }
+
+  /// True for the role of a LayerNorm.
+  public var isNorm: Bool {
+    switch self {
+    case .attentionNorm, .attentionInnerNorm, .feedForwardNorm, .feedForwardInnerNorm, .finalNorm, .headNorm: true
+    default: false
+    }
+  }
+}
+
+/// Which tokens a parameter acts on: the A experts serve vision, the B experts serve text.
+public enum Modality: String, CaseIterable, Hashable, Sendable {
+  /// Image tokens (the `A` copies of the released checkpoints).
+  case vision
+  /// Text tokens (the `B` copies).
+  case text
+  /// Neither alone: task heads.
+  case shared
+}

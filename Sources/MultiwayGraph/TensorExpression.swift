@@ -1,0 +1,93 @@
+public import MultiwayCore
+
+/// How a constant's elements come about: a stored tensor, or arithmetic on others that is done only when the constant is
+/// written or loaded. So passes rewrite a model of any size without touching a weight, and one tensor is in memory at a time.
+public indirect enum TensorExpression: Sendable {
+  /// A tensor of a checkpoint or an artifact.
+  case stored(StoredTensor)
+  /// The same elements under another shape.
+  case reshaped(TensorExpression, Shape)
+  /// A range of the first axis.
+  case rows(TensorExpression, Range<Int>)
+  /// Every element times a number.
+  case scaled(TensorExpression, by: Float)
+  /// A matrix [out, in] with column `k` times `scales[k]`: W·diag(γ).
+  case columnsScaled(TensorExpression, by: TensorExpression)
+  /// `bias + weight · shift` for a matrix [out, in], a shift [in] and a bias [out] (zero where nil).
+  case shiftedBias(TensorExpression?, weight: TensorExpression, shift: TensorExpression)
+  /// The elements in another dtype, rounded to nearest even.
+  case cast(TensorExpression, DType)
+  /// One of the tensors that a matrix is quantized into.
+  case quantized(QuantizedMatrix, QuantizedMatrix.Component)
+}
+
+/// A matrix [out, in] on its way to int8. The three tensors that come of it share this one object, so that the work is done once.
+public final class QuantizedMatrix: Sendable {
+  /// The tensors that a matrix is quantized into.
+  public enum Component: String, CaseIterable, Sendable {
+    /// Int8 values in panels [⌈out/64⌉, ⌈in/4⌉, 64, 4], padded with zeros.
+    case panels
+    /// One fp32 scale an output channel, [out].
+    case scales
+    /// The sum of each output channel's int8 values, int32 [out]: what the zero point of the activations is multiplied with.
+    case sums
+  }
+
+  /// The number of outputs in a panel.
+  public static let panelOutputs = 64
+  /// The number of consecutive inputs that lie together for one output.
+  public static let panelInputs = 4
+
+  /// The matrix, in a floating-point dtype.
+  public let weight: TensorExpression
+
+  /// Describes the quantization of `weight`.
+  public init(_ weight: TensorExpression) { self.weight = weight }
+
+  /// The shape of the panels of a matrix [outputs, inputs].
+  public static func panelShape(outputs: Int, inputs: Int) -> Shape {
+    [
+      (outputs + panelOutputs - 1) / panelOutputs, (inputs + panelInputs - 1) / panelInputs, panelOutputs, panelInputs,
+    ]
+  }
+}
+
+extension TensorExpression {
+  /// The shape of the elements.
+  public var shape: Shape {
+    switch self {
+    case .stored(let tensor): tensor.shape
+    case .reshaped(_, let shape): shape
+    case .rows(let source, let range): Shape([range.count] + source.shape.dimensions.dropFirst())
+    case .scaled(let source, _), .columnsScaled(let source, _), .cast(let source, _): source.shape
+    case .shiftedBias(_, let weight, _): [weight.shape[0]]
+    case .quantized(let matrix, .panels):
+      QuantizedMatrix.panelShape(outputs: matrix.weight.shape[0], inputs: matrix.weight.shape[1])
+    case .quantized(let matrix, .scales), .quantized(let matrix, .sums): [matrix.weight.shape[0]]
+    }
+  }
+
+  /// The element type.
+  public var dtype: DType {
+    switch self {
+    case .stored(let tensor): tensor.dtype
+    case .reshaped(let source, _), .rows(let source, _): source.dtype
+    case .scaled, .columnsScaled, .shiftedBias: .f32
+    case .cast(_, let dtype): dtype
+    case .quantized(_, .panels): .i8
+    case .quantized(_, .scales): .f32
+    case .quantized(_, .sums): .i32
+    }
+  }
+
+  /// The stored tensors that the elements are computed from.
+  public var sources: [StoredTensor] {
+    switch self {
+    case .stored(let tensor): [tensor]
+    case .reshaped(let source, _), .rows(let source, _), .scaled(let source, _), .cast(let source, _): source.sources
+    case .columnsScaled(let source, let scales): source.sources + scales.sources
+    case .shiftedBias(let bias, let weight, let shift): (bias?.sources ?? []) + weight.sources + shift.sources
+    case .quantized(let matrix, _): matrix.weight.sources
+    }
+  }
+}

@@ -1,0 +1,190 @@
+public import MultiwayCore
+public import MultiwayGraph
+
+/// Computes constants from their expressions, one tensor at a time.
+///
+/// Every result is the same on every machine and run: sums are taken in index order, in double precision where they feed a bias.
+public struct Materializer {
+  /// Let the pages of source tensors go once they have been read, so that memory does not grow with the model.
+  private let discardsSources: Bool
+  /// The matrix quantized last: its three tensors are asked for one after the other.
+  var quantized: (matrix: QuantizedMatrix, tensors: QuantizedTensors)?
+
+  /// Makes a materializer.
+  /// - Parameter discardsSources: true when every tensor is needed once, as when converting.
+  public init(discardsSources: Bool) { self.discardsSources = discardsSources }
+
+  /// The elements in C order and little-endian, in the dtype of the expression. Stored tensors that lie in C order come in place.
+  public mutating func bytes(of expression: TensorExpression) throws -> TensorBytes {
+    if let stored = Materializer.view(of: expression) { return try stored.contiguousBytes() }
+    switch expression {
+    case .reshaped(let source, _): return try bytes(of: source)
+    case .rows(let source, let range):
+      let rowBytes = try Materializer.rowByteCount(source)
+      return try bytes(of: source).extracting(range.lowerBound * rowBytes..<range.upperBound * rowBytes)
+    case .cast(let source, let dtype): return try cast(source, to: dtype)
+    case .quantized(let matrix, let component):
+      let tensors = try quantize(matrix)
+      switch component {
+      case .panels: return tensors.panels
+      case .scales: return TensorBytes(copying: tensors.scales)
+      case .sums: return TensorBytes(copying: tensors.sums)
+      }
+    case .stored, .scaled, .columnsScaled, .shiftedBias: return TensorBytes(copying: try floats(of: expression))
+    }
+  }
+
+  /// The elements as fp32, for floating-point expressions.
+  public mutating func floats(of expression: TensorExpression) throws -> [Float] {
+    if let stored = Materializer.view(of: expression) {
+      defer { if discardsSources { stored.discard() } }
+      return try stored.floats()
+    }
+    switch expression {
+    case .reshaped(let source, _): return try floats(of: source)
+    case .rows(let source, let range):
+      let width = source.shape.elementCount / max(1, source.shape[0])
+      return Array(try floats(of: source)[range.lowerBound * width..<range.upperBound * width])
+    case .scaled(let source, let factor): return try floats(of: source).map { $0 * factor }
+    case .columnsScaled(let source, let scales): return try columnsScaled(source, scales)
+    case .shiftedBias(let bias, let weight, let shift): return try shiftedBias(bias, weight, shift)
+    case .cast(_, let dtype):
+      let elements = try bytes(of: expression)
+      return try StoredTensor(
+        name: "cast", dtype: dtype, shape: expression.shape, storage: MemoryStorage(elements)
+      ).floats()
+    case .stored, .quantized:
+      throw TensorError(.unsupported, "\(expression.dtype.rawValue) elements cannot be read as numbers")
+    }
+  }
+
+  /// Calls `body` with the elements in order, in pieces of at most about `pieceBytes`, so that a table of any size passes
+  /// through bounded memory.
+  public mutating func forEachPiece(
+    of expression: TensorExpression, pieceBytes: Int = 16 << 20, _ body: (borrowing RawSpan) throws -> Void
+  ) throws {
+    let rows = expression.shape.rank > 1 ? expression.shape[0] : 1
+    let size = expression.shape.byteCount(of: expression.dtype) ?? 0
+    guard rows > 1, size > pieceBytes, Materializer.isRowwise(expression) else {
+      let elements = try bytes(of: expression)
+      try body(elements.span)
+      if discardsSources { for source in expression.sources { source.discard() } }
+      return
+    }
+    let step = max(1, rows * pieceBytes / size)
+    for first in stride(from: 0, to: rows, by: step) {
+      let piece = Materializer.rows(first..<min(rows, first + step), of: expression)
+      let elements = try bytes(of: piece)
+      try body(elements.span)
+      if discardsSources { for source in expression.sources { source.discard() } }
+    }
+  }
+}
+
+extension Materializer {
+  /// The stored tensor that an expression is a mere view of, nil if something has to be computed.
+  static func view(of expression: TensorExpression) -> StoredTensor? {
+    switch expression {
+    case .stored(let tensor): return tensor
+    case .reshaped(let source, let shape):
+      guard var tensor = view(of: source), tensor.isContiguous else { return nil }
+      tensor.shape = shape
+      tensor.strides = shape.contiguousStrides
+      return tensor
+    case .rows(let source, let range):
+      guard var tensor = view(of: source), let stride = tensor.strides.first else { return nil }
+      let (offset, overflow) = range.lowerBound.multipliedReportingOverflow(by: stride)
+      let (start, overflow2) = tensor.elementOffset.addingReportingOverflow(offset)
+      guard !overflow, !overflow2 else { return nil }
+      tensor.elementOffset = start
+      tensor.shape = expression.shape
+      return tensor
+    default: return nil
+    }
+  }
+
+  /// True where row `i` of the result depends on row `i` of the source alone, so that the work can be cut into pieces.
+  private static func isRowwise(_ expression: TensorExpression) -> Bool {
+    switch expression {
+    case .stored: true
+    case .cast(let source, _), .scaled(let source, _), .columnsScaled(let source, _), .rows(let source, _):
+      isRowwise(source)
+    case .reshaped, .shiftedBias, .quantized: false
+    }
+  }
+
+  private static func rows(_ range: Range<Int>, of expression: TensorExpression) -> TensorExpression {
+    switch expression {
+    case .cast(let source, let dtype): .cast(rows(range, of: source), dtype)
+    case .scaled(let source, let factor): .scaled(rows(range, of: source), by: factor)
+    case .columnsScaled(let source, let scales): .columnsScaled(rows(range, of: source), by: scales)
+    default: .rows(expression, range)
+    }
+  }
+
+  private static func rowByteCount(_ expression: TensorExpression) throws(TensorError) -> Int {
+    let rows = max(1, expression.shape[0])
+    guard let size = expression.shape.byteCount(of: expression.dtype), size % rows == 0 else {
+      throw TensorError(.unsupported, "rows of \(expression.dtype.rawValue)\(expression.shape) do not fill whole bytes")
+    }
+    return size / rows
+  }
+
+  private mutating func columnsScaled(_ source: TensorExpression, _ scales: TensorExpression) throws -> [Float] {
+    let factors = try floats(of: scales)
+    var matrix = try floats(of: source)
+    let width = factors.count
+    precondition(matrix.count % max(1, width) == 0)
+    var column = 0
+    for index in matrix.indices {
+      matrix[index] *= factors[column]
+      column = column + 1 == width ? 0 : column + 1
+    }
+    return matrix
+  }
+
+  private mutating func shiftedBias(
+    _ bias: TensorExpression?, _ weight: TensorExpression, _ shift: TensorExpression
+  ) throws -> [Float] {
+    let outputs = weight.shape[0]
+    let offsets = try floats(of: shift)
+    let start = try bias.map { try floats(of: $0) } ?? [Float](repeating: 0, count: outputs)
+    let matrix = try floats(of: weight)
+    let width = offsets.count
+    return (0..<outputs).map { output in
+      var sum = Double(start[output])
+      let row = output * width
+      for column in 0..<width { sum += Double(matrix[row + column]) * Double(offsets[column]) }
+      return Float(sum)
+    }
+  }
+}
+
+extension Materializer {
+  private mutating func cast(_ source: TensorExpression, to dtype: DType) throws -> TensorBytes {
+    let values = try floats(of: source)
+    switch dtype {
+    case .f32: return TensorBytes(copying: values)
+    case .f16:
+      let halves = values.map(HalfPrecision.f16(from:))
+      try checkOverflow(values, source) { HalfPrecision.float(fromF16: halves[$0]).isInfinite }
+      return TensorBytes(copying: halves)
+    case .bf16:
+      let halves = values.map(HalfPrecision.bf16(from:))
+      try checkOverflow(values, source) { HalfPrecision.float(fromBF16: halves[$0]).isInfinite }
+      return TensorBytes(copying: halves)
+    default:
+      throw TensorError(.unsupported, "a cast to \(dtype.rawValue)", expected: "f32, f16 or bf16")
+    }
+  }
+
+  /// Refuses a cast in which a finite value becomes infinite.
+  private func checkOverflow(
+    _ values: [Float], _ source: TensorExpression, becomesInfinite: (Int) -> Bool
+  ) throws(QuantizationError) {
+    guard let index = values.indices.first(where: { values[$0].isFinite && becomesInfinite($0) }) else { return }
+    throw QuantizationError(
+      .overflow, "element \(index) is \(values[index]), which is too large for the 16-bit type",
+      remedy: "use bf16, which has the range of fp32, or keep this tensor in fp32", tensor: source.sources.first?.name)
+  }
+}
