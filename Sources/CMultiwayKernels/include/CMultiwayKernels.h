@@ -1,4 +1,149 @@
 #pragma once
+// The compute kernels of multiway. Row-major, sizes in elements unless named bytes. The same bits come out on every
+// instruction set and for every number of threads; Docs/Numerics.md defines them.
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-int mwk_version(void);
+
+#if defined(__cplusplus)
+extern "C" {
+#endif
+
+/// Instruction sets, slowest first.
+typedef enum : uint32_t { mwk_isa_scalar = 0, mwk_isa_avx2 = 1, mwk_isa_avx512 = 2 } mwk_isa;
+
+/// Whether this CPU, and the operating system, can run the kernels of an instruction set.
+bool mwk_cpu_supports(mwk_isa isa);
+
+typedef enum : uint32_t { mwk_ok = 0, mwk_out_of_memory = 1, mwk_unsupported = 2, mwk_no_thread = 3 } mwk_status;
+typedef enum : uint32_t { mwk_activation_none = 0, mwk_activation_gelu = 1 } mwk_activation;
+typedef enum : uint32_t { mwk_weight_f32 = 0, mwk_weight_f16 = 1, mwk_weight_bf16 = 2 } mwk_weight_type;
+typedef enum : uint32_t { mwk_attention_full = 0, mwk_attention_caption = 1 } mwk_attention_mode;
+
+/// A chosen instruction set and a pool of threads. Any thread may use it; calls take turns.
+typedef struct mwk_context mwk_context;
+mwk_status mwk_context_create(mwk_isa isa, size_t threads, mwk_context **context);
+void mwk_context_destroy(mwk_context *context);
+
+/// Runs fn(argument, task, scratch) for every task below count, each on some thread of the pool. `scratch` is that
+/// thread's own, 64-byte aligned, at least scratch_bytes long. Not to be nested.
+typedef void (*mwk_task)(void *argument, size_t task, void *scratch);
+mwk_status mwk_parallel_for(const mwk_context *context, size_t count, size_t scratch_bytes, mwk_task fn, void *argument);
+
+// Rows ---------------------------------------------------------------------------------------------------------------
+
+/// y = (x − mean) · 1/√(variance + eps) [· weight] [+ bias], row by row; y may be x.
+mwk_status mwk_layer_norm_f32(const mwk_context *context, size_t rows, size_t width, const float *x,
+                              const float *weight, const float *bias, float eps, float *y);
+/// Asymmetric u8 quantization of each row: x ≈ scale · (q − zero). Rows of q are round_up(width, 4) bytes apart.
+/// A row with a NaN or an infinity gets scale NaN, so that everything computed from it is NaN.
+mwk_status mwk_quantize_rows(const mwk_context *context, size_t rows, size_t width, const float *x, uint8_t *q,
+                             float *scale, int32_t *zero);
+/// The two functions above, one after the other, without the row in between going to memory.
+mwk_status mwk_layer_norm_quantize(const mwk_context *context, size_t rows, size_t width, const float *x,
+                                   const float *weight, const float *bias, float eps, uint8_t *q, float *scale,
+                                   int32_t *zero);
+/// y = x / max(√Σx², 1e-12), row by row; y may be x.
+mwk_status mwk_l2_normalize_f32(const mwk_context *context, size_t rows, size_t width, const float *x, float *y);
+
+// Products -----------------------------------------------------------------------------------------------------------
+
+typedef struct {
+  size_t rows, inputs, outputs;
+  const uint8_t *q;             // [rows][round_up(inputs, 4)]
+  const float *scale;           // [rows]
+  const int32_t *zero;          // [rows]
+  const int8_t *panels;         // [⌈outputs/64⌉][⌈inputs/4⌉][64][4], zero padded
+  const float *weight_scale;    // [outputs]
+  const int32_t *weight_sum;    // [outputs]
+  const float *bias;            // [outputs] or NULL
+  const float *residual;        // rows as y's, or NULL; may be y
+  mwk_activation activation;
+  float *y;                     // [rows], y_stride apart
+  size_t y_stride;
+} mwk_linear_i8_job;
+
+/// y = activation(float(Σ q·w − zero·sum) · (scale · weight_scale) + bias) + residual. inputs ≤ 65536.
+mwk_status mwk_linear_i8(const mwk_context *context, const mwk_linear_i8_job *job);
+
+typedef struct {
+  size_t rows, inputs, outputs;
+  const float *x;               // [rows], x_stride apart
+  size_t x_stride;
+  const void *weight;           // [outputs][inputs] at any address
+  mwk_weight_type weight_type;
+  const float *bias;            // [outputs] or NULL
+  const float *residual;        // rows as y's, or NULL; may be y
+  mwk_activation activation;
+  float *y;                     // [rows], y_stride apart
+  size_t y_stride;
+} mwk_linear_f32_job;
+
+/// y = activation(Σ x·w + bias) + residual, each Σ one chain of fma in the order of k.
+mwk_status mwk_linear_f32(const mwk_context *context, const mwk_linear_f32_job *job);
+
+typedef struct {
+  const float *q, *k, *v;       // [batch][tokens], rows `stride` apart
+  float *out;                   // [batch][tokens], rows `out_stride` apart
+  size_t tokens, stride, out_stride;
+} mwk_attention_segment;
+
+typedef struct {
+  size_t batch, heads, head_size;
+  float scale;
+  mwk_attention_segment segments[2];
+  size_t segment_count;
+  const uint8_t *key_padding;   // [batch][all tokens], nonzero = excluded, or NULL
+  mwk_attention_mode mode;
+} mwk_attention_job;
+
+/// Joint multi-head attention over the segments. A row without any key to attend to becomes zeros.
+mwk_status mwk_attention_f32(const mwk_context *context, const mwk_attention_job *job);
+
+// Elements (y may be an input) ---------------------------------------------------------------------------------------
+
+mwk_status mwk_gelu_f32(const mwk_context *context, size_t count, const float *x, float *y);
+mwk_status mwk_tanh_f32(const mwk_context *context, size_t count, const float *x, float *y);
+mwk_status mwk_exp_f32(const mwk_context *context, size_t count, const float *x, float *y);
+mwk_status mwk_add_f32(const mwk_context *context, size_t count, const float *a, const float *b, float *y);
+mwk_status mwk_scale_f32(const mwk_context *context, size_t count, float factor, const float *x, float *y);
+/// Row i of y = row i of x + (or ·) row i mod table_rows of the table.
+mwk_status mwk_add_table_f32(const mwk_context *context, size_t rows, size_t width, const float *x, size_t table_rows,
+                             const float *table, float *y);
+mwk_status mwk_multiply_table_f32(const mwk_context *context, size_t rows, size_t width, const float *x,
+                                  size_t table_rows, const float *table, float *y);
+
+// Layout -------------------------------------------------------------------------------------------------------------
+
+/// Mean over tokens first ..< first + count of [batch][tokens][width], in token order; y is [batch][width].
+mwk_status mwk_mean_rows_f32(const mwk_context *context, size_t batch, size_t tokens, size_t width, size_t first,
+                             size_t count, const float *x, float *y);
+/// [images][channels][height][width] → [images · (height/patch) · (width/patch)][channels · patch · patch].
+mwk_status mwk_patchify_f32(const mwk_context *context, size_t images, size_t channels, size_t height, size_t width,
+                            size_t patch, const float *x, float *y);
+/// Rows of `type` at any address, chosen by ids (each below the table's rows: the caller checks), as fp32.
+mwk_status mwk_gather_rows_f32(const mwk_context *context, size_t count, size_t width, mwk_weight_type type,
+                               const void *table, const int64_t *ids, float *y);
+
+// Conversions. Round to nearest even; the functions that narrow report how many finite values became infinite. --------
+
+mwk_status mwk_f16_to_f32(const mwk_context *context, size_t count, const void *x, float *y);
+mwk_status mwk_bf16_to_f32(const mwk_context *context, size_t count, const void *x, float *y);
+mwk_status mwk_f32_to_f16(const mwk_context *context, size_t count, const float *x, void *y, size_t *overflows);
+mwk_status mwk_f32_to_bf16(const mwk_context *context, size_t count, const float *x, void *y, size_t *overflows);
+
+/// Symmetric int8 per output, written as mwk_linear_i8 reads it. `broken` receives the number of rows that hold a value
+/// which is not finite; what was written for them means nothing.
+mwk_status mwk_quantize_weight_panels(const mwk_context *context, size_t outputs, size_t inputs, const float *weight,
+                                      int8_t *panels, float *scale, int32_t *sum, size_t *broken);
+
+// Measurement --------------------------------------------------------------------------------------------------------
+
+/// Runs the instruction set's multiply-add on registers only; returns how many operations (2 a multiply-add) that was,
+/// 0 where no such loop exists. `sink` keeps the result alive.
+double mwk_peak_i8(mwk_isa isa, size_t iterations, int32_t *sink);
+double mwk_peak_f32(mwk_isa isa, size_t iterations, float *sink);
+
+#if defined(__cplusplus)
+}
+#endif

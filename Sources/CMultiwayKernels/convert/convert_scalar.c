@@ -1,0 +1,2 @@
+#include "../simd/scalar.h"
+#include "convert_body.h"

@@ -1,0 +1,48 @@
+#include "context.h"
+#include <stdlib.h>
+
+bool mwk_cpu_supports(mwk_isa isa) {
+  switch (isa) {
+  case mwk_isa_scalar: return true;
+#if defined(__x86_64__)
+  case mwk_isa_avx2:
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  case mwk_isa_avx512:
+    return mwk_cpu_supports(mwk_isa_avx2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vnni");
+#endif
+  default: return false;
+  }
+}
+
+mwk_status mwk_context_create(mwk_isa isa, size_t threads, mwk_context **result) {
+  *result = NULL;
+  if (!mwk_cpu_supports(isa) || threads == 0) return mwk_unsupported;
+  mwk_context *context = calloc(1, sizeof *context);
+  if (!context) return mwk_out_of_memory;
+  context->threads = threads;
+  context->elementwise = mwk_elementwise_for(isa);
+  context->rows = mwk_rows_for(isa);
+  context->convert = mwk_convert_for(isa);
+  context->gemm_f32 = mwk_gemm_f32_for(isa);
+  context->gemm_i8 = mwk_gemm_i8_for(isa);
+  mwk_status status = mwk_pool_create(threads, &context->pool);
+  if (status != mwk_ok) {
+    free(context);
+    return status;
+  }
+  *result = context;
+  return mwk_ok;
+}
+
+void mwk_context_destroy(mwk_context *context) {
+  if (!context) return;
+  mwk_pool_destroy(context->pool);
+  free(context);
+}
+
+mwk_status mwk_parallel_for(const mwk_context *context, size_t count, size_t scratch_bytes, mwk_task fn,
+                            void *argument) {
+  return mwk_pool_run(context->pool, count, scratch_bytes, fn, argument);
+}

@@ -1,0 +1,68 @@
+#pragma once
+// A kernel family is a struct of function pointers; each instruction set provides one constant of it. The list of a
+// family's constants is <family>/<family>.inc: a new instruction set is one file and one line there.
+#include "../include/CMultiwayKernels.h"
+#include "../simd/common.h"
+
+/// Outputs in one weight panel, int8 and fp32 alike.
+#define MWK_PANEL 64
+/// Rows that a matrix tile computes at once.
+#define MWK_TILE_ROWS 6
+
+typedef struct {
+  void (*gelu)(size_t n, const float *x, float *y);
+  void (*tanh)(size_t n, const float *x, float *y);
+  void (*add)(size_t n, const float *a, const float *b, float *y);
+  void (*multiply)(size_t n, const float *a, const float *b, float *y);
+  void (*scale)(size_t n, float factor, const float *x, float *y);
+  void (*exp)(size_t n, const float *x, float *y);
+} mwk_elementwise;
+
+typedef struct {
+  void (*layer_norm)(size_t n, const float *x, const float *weight, const float *bias, float eps, float *y);
+  void (*normalize)(size_t n, const float *x, float *y);
+  /// Writes round_up(n, 4) bytes of q.
+  void (*quantize)(size_t n, const float *x, uint8_t *q, float *scale, int32_t *zero);
+  /// x ← exp(x + mask − max), for the first n of them; returns 1 / Σ.
+  float (*softmax)(size_t n, const float *mask, float *x);
+} mwk_rows;
+
+typedef struct {
+  void (*from_f16)(size_t n, const void *x, float *y);
+  void (*from_bf16)(size_t n, const void *x, float *y);
+  size_t (*to_f16)(size_t n, const float *x, void *y);
+  size_t (*to_bf16)(size_t n, const float *x, void *y);
+} mwk_convert;
+
+typedef struct {
+  const float *bias, *residual;
+  mwk_activation activation;
+} mwk_epilogue;
+
+typedef struct {
+  /// acc[r][c] ← fma chain over k, from what acc holds: a[r·a_stride + k]·b[k·64 + c], for 16·vectors columns.
+  void (*tile)(size_t rows, size_t k, const float *a, size_t a_stride, const float *b, size_t vectors, float *acc);
+  /// Decodes `outputs` ≤ 64 rows of `inputs` weights, `row_bytes` apart, to b[input][64], zero padded.
+  void (*pack)(mwk_weight_type type, size_t outputs, size_t inputs, const void *weight, size_t row_bytes, float *b);
+  /// One row of at most 64 outputs: bias, activation, residual.
+  void (*finish)(size_t n, const float *acc, mwk_epilogue epilogue, float *y);
+} mwk_gemm_f32;
+
+typedef struct {
+  /// acc[r][c] = Σ q[r·q_stride + 4k+j] · panel[k][c][j], exact, over `quads` values of k.
+  void (*tile)(size_t rows, size_t quads, const uint8_t *q, size_t q_stride, const int8_t *panel, int32_t *acc);
+  /// One row of at most 64 outputs: zero point, scales, bias, activation, residual.
+  void (*finish)(size_t n, const int32_t *acc, int32_t zero, float scale, const float *weight_scale,
+                 const int32_t *weight_sum, mwk_epilogue epilogue, float *y);
+  /// Quantizes `outputs` ≤ 64 weight rows into one panel; returns how many rows hold a value that is not finite.
+  size_t (*quantize_panel)(size_t outputs, size_t inputs, const float *w, int8_t *panel, float *scale, int32_t *sum);
+} mwk_gemm_i8;
+
+const mwk_elementwise *mwk_elementwise_for(mwk_isa isa);
+const mwk_rows *mwk_rows_for(mwk_isa isa);
+const mwk_convert *mwk_convert_for(mwk_isa isa);
+const mwk_gemm_f32 *mwk_gemm_f32_for(mwk_isa isa);
+const mwk_gemm_i8 *mwk_gemm_i8_for(mwk_isa isa);
+
+#define MWK_JOIN_(a, b) a##_##b
+#define MWK_JOIN(a, b) MWK_JOIN_(a, b)

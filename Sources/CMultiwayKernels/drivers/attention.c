@@ -1,0 +1,174 @@
+// A task is some query rows of one head of one example. It packs the head's keys (transposed) and values into panels of
+// 64, then, six query rows at a time: scores, softmax, weighted sum of values, while the scores are in the first cache.
+#include "../core/context.h"
+
+typedef struct {
+  const mwk_context *context;
+  const mwk_attention_job *job;
+  size_t total, key_panels[2], value_panels;
+  size_t blocks[2], chunk, chunks;
+} plan;
+
+/// One task's scratch, laid out one after the other.
+typedef struct {
+  float *keys;    // [panels of all segments][head_size][64]
+  float *values;  // [value_panels][total][64]
+  float *scores;  // [6][total]
+  float *query;   // [6][head_size]
+  float *acc;     // [6][64]
+  float *mask;    // [total], 0 or −∞
+} workspace;
+
+static size_t workspace_floats(const plan *p) {
+  size_t keys = (p->key_panels[0] + p->key_panels[1]) * p->job->head_size * MWK_PANEL;
+  size_t values = p->value_panels * p->total * MWK_PANEL;
+  return keys + values + MWK_TILE_ROWS * (p->total + p->job->head_size + MWK_PANEL) + p->total;
+}
+
+static workspace carve(const plan *p, float *memory) {
+  workspace w;
+  w.keys = memory;
+  w.values = w.keys + (p->key_panels[0] + p->key_panels[1]) * p->job->head_size * MWK_PANEL;
+  w.acc = w.values + p->value_panels * p->total * MWK_PANEL;
+  w.scores = w.acc + MWK_TILE_ROWS * MWK_PANEL;
+  w.query = w.scores + MWK_TILE_ROWS * p->total;
+  w.mask = w.query + MWK_TILE_ROWS * p->job->head_size;
+  return w;
+}
+
+static void pack_keys(const plan *p, size_t example, size_t channel, workspace w) {
+  const mwk_attention_job *job = p->job;
+  float *panel = w.keys;
+  for (size_t s = 0; s < job->segment_count; s++) {
+    const mwk_attention_segment *segment = &job->segments[s];
+    const float *k = segment->k + example * segment->tokens * segment->stride + channel;
+    for (size_t t = 0; t < segment->tokens; t += MWK_PANEL, panel += job->head_size * MWK_PANEL)
+      p->context->gemm_f32->pack(mwk_weight_f32, mwk_min(MWK_PANEL, segment->tokens - t), job->head_size,
+                                 k + t * segment->stride, segment->stride * sizeof *k, panel);
+  }
+}
+
+static void pack_values(const plan *p, size_t example, size_t channel, workspace w) {
+  const mwk_attention_job *job = p->job;
+  size_t key = 0;
+  for (size_t s = 0; s < job->segment_count; s++) {
+    const mwk_attention_segment *segment = &job->segments[s];
+    const float *v = segment->v + example * segment->tokens * segment->stride + channel;
+    for (size_t t = 0; t < segment->tokens; t++, key++, v += segment->stride)
+      for (size_t c = 0; c < p->value_panels; c++) {
+        float *row = w.values + (c * p->total + key) * MWK_PANEL;
+        size_t count = mwk_min(MWK_PANEL, job->head_size - c * MWK_PANEL);
+        memcpy(row, v + c * MWK_PANEL, count * sizeof *row);
+        memset(row + count, 0, (MWK_PANEL - count) * sizeof *row);
+      }
+  }
+}
+
+/// Writes the mask and clears the excluded keys and values, so that a NaN in them reaches no output.
+/// Returns the first key that is not excluded, or `total`.
+static size_t apply_padding(const plan *p, size_t example, workspace w) {
+  const mwk_attention_job *job = p->job;
+  const uint8_t *padding = job->key_padding + example * p->total;
+  size_t first = p->total, key = 0, panel = 0;
+  for (size_t s = 0; s < job->segment_count; panel += p->key_panels[s], s++)
+    for (size_t t = 0; t < job->segments[s].tokens; t++, key++) {
+      w.mask[key] = padding[key] ? -__builtin_inff() : 0.0f;
+      if (!padding[key]) {
+        first = mwk_min(first, key);
+        continue;
+      }
+      float *column = w.keys + (panel + t / MWK_PANEL) * job->head_size * MWK_PANEL + t % MWK_PANEL;
+      for (size_t j = 0; j < job->head_size; j++) column[j * MWK_PANEL] = 0.0f;
+      for (size_t c = 0; c < p->value_panels; c++)
+        memset(w.values + (c * p->total + key) * MWK_PANEL, 0, MWK_PANEL * sizeof(float));
+    }
+  return first;
+}
+
+/// How many keys, from the first, a query row may attend to.
+static size_t key_limit(const plan *p, size_t segment, size_t row) {
+  if (p->job->mode == mwk_attention_full) return p->total;
+  return segment == 0 ? p->job->segments[0].tokens : p->job->segments[0].tokens + row + 1;
+}
+
+static void score(const plan *p, size_t rows, size_t limit, workspace w) {
+  const mwk_attention_job *job = p->job;
+  const float *panel = w.keys;
+  size_t key = 0;
+  for (size_t s = 0; s < job->segment_count; s++)
+    for (size_t t = 0; t < job->segments[s].tokens; t += MWK_PANEL, panel += job->head_size * MWK_PANEL) {
+      if (key >= limit) return;
+      size_t count = mwk_min(MWK_PANEL, job->segments[s].tokens - t);
+      memset(w.acc, 0, rows * MWK_PANEL * sizeof(float));
+      p->context->gemm_f32->tile(rows, job->head_size, w.query, job->head_size, panel,
+                                 mwk_ceil_div(count, MWK_LANES), w.acc);
+      for (size_t r = 0; r < rows; r++)
+        memcpy(w.scores + r * p->total + key, w.acc + r * MWK_PANEL, count * sizeof(float));
+      key += count;
+    }
+}
+
+static void weigh(const plan *p, size_t rows, size_t limit, const float *inverse, workspace w, float *out,
+                  size_t out_stride) {
+  for (size_t c = 0; c < p->value_panels; c++) {
+    size_t count = mwk_min(MWK_PANEL, p->job->head_size - c * MWK_PANEL);
+    memset(w.acc, 0, rows * MWK_PANEL * sizeof(float));
+    p->context->gemm_f32->tile(rows, limit, w.scores, p->total, w.values + c * p->total * MWK_PANEL,
+                               mwk_ceil_div(count, MWK_LANES), w.acc);
+    for (size_t r = 0; r < rows; r++)
+      p->context->elementwise->scale(count, inverse[r], w.acc + r * MWK_PANEL, out + r * out_stride + c * MWK_PANEL);
+  }
+}
+
+/// Rows first ..< first + rows of one segment.
+static void attend(const plan *p, size_t example, size_t channel, size_t s, size_t first, size_t rows,
+                   size_t first_key, workspace w) {
+  const mwk_attention_segment *segment = &p->job->segments[s];
+  size_t token = example * segment->tokens + first, limit = key_limit(p, s, first + rows - 1);
+  for (size_t r = 0; r < rows; r++)
+    p->context->elementwise->scale(p->job->head_size, p->job->scale,
+                                   segment->q + (token + r) * segment->stride + channel,
+                                   w.query + r * p->job->head_size);
+  score(p, rows, limit, w);
+  float inverse[MWK_TILE_ROWS];
+  for (size_t r = 0; r < rows; r++) {
+    float *scores = w.scores + r * p->total;
+    size_t own = key_limit(p, s, first + r), kept = first_key < own ? own : 0;
+    inverse[r] = kept ? p->context->rows->softmax(kept, p->job->key_padding ? w.mask : NULL, scores) : 0.0f;
+    memset(scores + kept, 0, (limit - kept) * sizeof *scores);
+  }
+  weigh(p, rows, limit, inverse, w, segment->out + token * segment->out_stride + channel, segment->out_stride);
+}
+
+static void attention_task(void *argument, size_t task, void *scratch) {
+  const plan *p = argument;
+  const mwk_attention_job *job = p->job;
+  workspace w = carve(p, scratch);
+  size_t head = task / p->chunks % job->heads, example = task / p->chunks / job->heads;
+  size_t channel = head * job->head_size;
+  pack_keys(p, example, channel, w);
+  pack_values(p, example, channel, w);
+  size_t first_key = job->key_padding ? apply_padding(p, example, w) : 0;
+  mwk_range blocks = mwk_chunk(task % p->chunks, p->chunk, p->blocks[0] + p->blocks[1]);
+  for (size_t b = blocks.begin; b < blocks.end; b++) {
+    size_t s = b < p->blocks[0] ? 0 : 1, first = (s == 0 ? b : b - p->blocks[0]) * MWK_TILE_ROWS;
+    attend(p, example, channel, s, first, mwk_min(MWK_TILE_ROWS, job->segments[s].tokens - first), first_key, w);
+  }
+}
+
+mwk_status mwk_attention_f32(const mwk_context *context, const mwk_attention_job *job) {
+  plan p = {.context = context, .job = job};
+  for (size_t s = 0; s < job->segment_count; s++) {
+    p.total += job->segments[s].tokens;
+    p.key_panels[s] = mwk_ceil_div(job->segments[s].tokens, MWK_PANEL);
+    p.blocks[s] = mwk_ceil_div(job->segments[s].tokens, MWK_TILE_ROWS);
+  }
+  p.value_panels = mwk_ceil_div(job->head_size, MWK_PANEL);
+  size_t blocks = p.blocks[0] + p.blocks[1], heads = job->batch * job->heads;
+  if (blocks == 0 || heads == 0 || job->head_size == 0) return mwk_ok;
+  // Packing a head costs about as much as two blocks of queries: split a head only where heads are too few.
+  size_t wanted = context->threads == 1 ? 1 : mwk_ceil_div(4 * context->threads, heads);
+  p.chunk = mwk_max(mwk_ceil_div(blocks, wanted), mwk_min(8, blocks));
+  p.chunks = mwk_ceil_div(blocks, p.chunk);
+  return mwk_parallel_for(context, heads * p.chunks, workspace_floats(&p) * sizeof(float), attention_task, &p);
+}

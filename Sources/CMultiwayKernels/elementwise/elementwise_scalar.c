@@ -1,0 +1,2 @@
+#include "../simd/scalar.h"
+#include "elementwise_body.h"

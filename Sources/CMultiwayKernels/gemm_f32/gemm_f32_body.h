@@ -1,0 +1,108 @@
+// Included once per instruction set, after its vector header. One accumulator per output, k in increasing order.
+#include "../core/families.h"
+#include "../simd/epilogue.h"
+
+MWK_INLINE void tile_of(size_t rows, size_t vectors, size_t k, const float *a, size_t a_stride, const float *b,
+                        float *acc) {
+  v16 sum[MWK_TILE_ROWS][MWK_TILE_VECTORS];
+#pragma clang loop unroll(full)
+  for (size_t r = 0; r < rows; r++)
+#pragma clang loop unroll(full)
+    for (size_t v = 0; v < vectors; v++) sum[r][v] = v_load(acc + r * MWK_PANEL + v * MWK_LANES);
+  for (size_t i = 0; i < k; i++, b += MWK_PANEL) {
+    v16 w[MWK_TILE_VECTORS];
+#pragma clang loop unroll(full)
+    for (size_t v = 0; v < vectors; v++) w[v] = v_load(b + v * MWK_LANES);
+#pragma clang loop unroll(full)
+    for (size_t r = 0; r < rows; r++) {
+      v16 x = v_set(a[r * a_stride + i]);
+#pragma clang loop unroll(full)
+      for (size_t v = 0; v < vectors; v++) sum[r][v] = v_fma(x, w[v], sum[r][v]);
+    }
+  }
+#pragma clang loop unroll(full)
+  for (size_t r = 0; r < rows; r++)
+#pragma clang loop unroll(full)
+    for (size_t v = 0; v < vectors; v++) v_store(acc + r * MWK_PANEL + v * MWK_LANES, sum[r][v]);
+}
+
+#define MWK_TILE(r, v) \
+  static void tile_##r##_##v(size_t k, const float *a, size_t a_stride, const float *b, float *acc) { \
+    tile_of(r, v, k, a, a_stride, b, acc); \
+  }
+#define MWK_TILES(v) MWK_TILE(1, v) MWK_TILE(2, v) MWK_TILE(3, v) MWK_TILE(4, v) MWK_TILE(5, v) MWK_TILE(6, v)
+#define MWK_TILE_NAMES(v) {tile_1_##v, tile_2_##v, tile_3_##v, tile_4_##v, tile_5_##v, tile_6_##v}
+
+typedef void (*tile_function)(size_t k, const float *a, size_t a_stride, const float *b, float *acc);
+MWK_TILES(1)
+static const tile_function narrow_tiles[MWK_TILE_ROWS] = MWK_TILE_NAMES(1);
+#if MWK_TILE_VECTORS == 4
+MWK_TILES(4)
+static const tile_function wide_tiles[MWK_TILE_ROWS] = MWK_TILE_NAMES(4);
+#endif
+
+static void tile(size_t rows, size_t k, const float *a, size_t a_stride, const float *b, size_t vectors, float *acc) {
+#if MWK_TILE_VECTORS == 4
+  if (vectors == 4) {
+    wide_tiles[rows - 1](k, a, a_stride, b, acc);
+    return;
+  }
+#endif
+  for (size_t v = 0; v < vectors; v++)
+    narrow_tiles[rows - 1](k, a, a_stride, b + v * MWK_LANES, acc + v * MWK_LANES);
+}
+
+MWK_INLINE size_t weight_bytes(mwk_weight_type type) { return type == mwk_weight_f32 ? 4 : 2; }
+
+MWK_INLINE v16 load_weights(mwk_weight_type type, const void *p) {
+  switch (type) {
+  case mwk_weight_f16: return v_load_f16(p);
+  case mwk_weight_bf16: return v_load_bf16(p);
+  default: break;
+  }
+  float block[MWK_LANES];
+  memcpy(block, p, sizeof block);  // a safetensors file may put a float at any byte
+  return v_load(block);
+}
+
+/// 16 weights of one row from `at`, zeros where row or matrix end.
+MWK_INLINE v16 weights_at(mwk_weight_type type, const char *row, size_t at, size_t inputs) {
+  size_t size = weight_bytes(type);
+  if (at + MWK_LANES <= inputs) return load_weights(type, row + at * size);
+  char tail[4 * MWK_LANES] = {0};
+  memcpy(tail, row + at * size, (inputs - at) * size);
+  return load_weights(type, tail);
+}
+
+MWK_INLINE void pack_as(mwk_weight_type type, size_t outputs, size_t inputs, const char *weight, size_t row_bytes,
+                        float *b) {
+  for (size_t o = 0; o < MWK_PANEL; o += MWK_LANES)
+    for (size_t i = 0; i < inputs; i += MWK_LANES) {
+      v16 block[MWK_LANES];
+      for (size_t r = 0; r < MWK_LANES; r++)
+        block[r] = o + r < outputs ? weights_at(type, weight + (o + r) * row_bytes, i, inputs) : v_set(0.0f);
+      v_transpose(block);
+      size_t count = mwk_min(MWK_LANES, inputs - i);
+      for (size_t c = 0; c < count; c++) v_store(b + (i + c) * MWK_PANEL + o, block[c]);
+    }
+}
+
+static void pack(mwk_weight_type type, size_t outputs, size_t inputs, const void *weight, size_t row_bytes, float *b) {
+  switch (type) {
+  case mwk_weight_f16: pack_as(mwk_weight_f16, outputs, inputs, weight, row_bytes, b); break;
+  case mwk_weight_bf16: pack_as(mwk_weight_bf16, outputs, inputs, weight, row_bytes, b); break;
+  default: pack_as(mwk_weight_f32, outputs, inputs, weight, row_bytes, b); break;
+  }
+}
+
+static void finish(size_t n, const float *acc, mwk_epilogue epilogue, float *y) {
+  for (size_t i = 0; i < n; i += MWK_LANES) {
+    size_t left = mwk_min(n - i, MWK_LANES);
+    v16 v = v_load(acc + i);  // the accumulators are padded to the panel
+    if (epilogue.bias) v = v_add(v, v_loadn(epilogue.bias + i, left, 0.0f));
+    store_outputs(v, i, left, epilogue, y);
+  }
+}
+
+const mwk_gemm_f32 MWK_JOIN(mwk_gemm_f32, MWK_ISA_SUFFIX);
+const mwk_gemm_f32 MWK_JOIN(mwk_gemm_f32, MWK_ISA_SUFFIX) = {.tile = tile, .pack = pack, .finish = finish};

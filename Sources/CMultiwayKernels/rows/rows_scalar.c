@@ -1,0 +1,2 @@
+#include "../simd/scalar.h"
+#include "rows_body.h"

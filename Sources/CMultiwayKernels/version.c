@@ -1,2 +1,0 @@
-#include "CMultiwayKernels.h"
-int mwk_version(void) { return 1; }
