@@ -1,4 +1,5 @@
 import MultiwayCore
+import MultiwayGraph
 
 /// Where every buffer of a program lies in one block of memory, for given sizes.
 ///
@@ -9,6 +10,8 @@ struct MemoryPlan: Sendable {
   let shapes: [Shape]
   /// The first byte of every buffer.
   let offsets: [Int]
+  /// The size of every buffer, in bytes.
+  let sizes: [Int]
   /// The size of the block.
   let byteCount: Int
 
@@ -28,6 +31,7 @@ struct MemoryPlan: Sendable {
     guard let (offsets, byteCount) = MemoryPlan.place(sizes, lifetimes: MemoryPlan.lifetimes(program)) else { return nil }
     self.shapes = shapes
     self.offsets = offsets
+    self.sizes = sizes
     self.byteCount = byteCount
   }
 

@@ -1,5 +1,6 @@
 import MultiwayCore
 import MultiwayGraph
+import MultiwayKernels
 
 /// A buffer's place in `Program.buffers`.
 struct BufferID: Hashable, Sendable {
@@ -20,8 +21,9 @@ struct Buffer: Sendable {
 }
 
 /// What happens to a linear layer's result before it is stored.
-struct Epilogue: Hashable, Sendable {
-  var gelu = false
+struct FusedEpilogue: Sendable {
+  var bias: TensorBytes?
+  var activation = Activation.none
   /// The last buffer that the step reads is added.
   var addsResidual = false
 }
@@ -30,19 +32,20 @@ struct Epilogue: Hashable, Sendable {
 struct Step: Sendable {
   enum Operation: Sendable {
     case patchify(size: Int)
-    case embedding(table: ConstantID)
-    case prependToken(ConstantID)
-    case addPositions(table: ConstantID, firstRow: Int)
+    case embedding(FloatWeights)
+    case prependToken(TensorBytes)
+    case addPositions(table: TensorBytes, rows: Int, firstRow: Int)
     case zeroPadding
-    case layerNorm(weight: ConstantID?, bias: ConstantID?, epsilon: Float)
-    case layerNormQuantize(weight: ConstantID?, bias: ConstantID?, epsilon: Float)
+    case layerNorm(NormConstants)
+    case layerNormQuantize(NormConstants)
     case quantize
-    case linear(weight: ConstantID, bias: ConstantID?, Epilogue)
-    case quantizedLinear(QuantizedLinear, Epilogue)
+    case linear(FloatWeights, FusedEpilogue)
+    case quantizedLinear(Int8Weights, FusedEpilogue)
     case scale(by: Float)
     case gelu
     case tanh
     case add
+    case joinMask(firstTokens: Int)
     case attention(heads: Int, streams: Int, isPadded: Bool, scale: Float)
     case meanTokens(first: Int)
     case selectToken(Int)
@@ -66,9 +69,10 @@ struct Program: Sendable {
   private(set) var inputs: [BufferID] = []
   private(set) var outputs: [(name: String, buffer: BufferID)] = []
 
-  init(_ graph: Graph) {
+  /// Fuses the nodes of `graph`, which has been verified, and loads its constants.
+  init(_ graph: Graph) throws {
     var builder = ProgramBuilder(graph)
-    builder.build()
+    try builder.build()
     buffers = builder.buffers
     steps = builder.steps
     inputs = graph.inputs.map { builder.buffer(of: $0) }
@@ -85,6 +89,8 @@ private struct ProgramBuilder {
   private var absorbed: Set<Int> = []
   private var quantized: [ValueID: BufferID] = [:]
   private var bufferOfValue: [ValueID: BufferID] = [:]
+  private var jointMasks: [ValueID: BufferID] = [:]
+  private var constants: ConstantLoader
   var buffers: [Buffer] = []
   var steps: [Step] = []
 
@@ -93,11 +99,12 @@ private struct ProgramBuilder {
     consumers = graph.consumers()
     producers = graph.producers()
     outputs = Set(graph.outputs.map(\.value))
+    constants = ConstantLoader(graph)
   }
 
-  mutating func build() {
+  mutating func build() throws {
     for position in graph.nodes.indices { absorb(position) }
-    for (position, node) in graph.nodes.enumerated() where !absorbed.contains(position) { emit(node, position) }
+    for (position, node) in graph.nodes.enumerated() where !absorbed.contains(position) { try emit(node, position) }
   }
 
   mutating func buffer(of value: ValueID) -> BufferID {
@@ -184,20 +191,28 @@ private struct ProgramBuilder {
     return factors.count == 1 ? factors.first : nil
   }
 
-  private mutating func emit(_ node: Node, _ position: Int) {
+  private mutating func emit(_ node: Node, _ position: Int) throws {
     switch node.op {
     case .linear(let weight, let bias):
-      emitLinear(node, position, reads: [buffer(of: node.inputs[0])]) { .linear(weight: weight, bias: bias, $0) }
+      var epilogue = FusedEpilogue(bias: try bias.map { try constants.vector($0) })
+      let (residual, result) = fuse(into: &epilogue, node, position)
+      let operation = Step.Operation.linear(try constants.matrix(weight), epilogue)
+      add(operation, reads: [buffer(of: node.inputs[0])] + residual, writes: [buffer(of: result)])
     case .quantizedLinear(let linear):
-      emitLinear(node, position, reads: [quantizedBuffer(of: node.inputs[0])]) { .quantizedLinear(linear, $0) }
+      var epilogue = FusedEpilogue(bias: try linear.bias.map { try constants.vector($0) })
+      let (residual, result) = fuse(into: &epilogue, node, position)
+      let operation = Step.Operation.quantizedLinear(try constants.int8(linear), epilogue)
+      add(operation, reads: [try quantizedBuffer(of: node.inputs[0])] + residual, writes: [buffer(of: result)])
     case .attention(let heads, let isPadded): emitAttention(node, heads: heads, isPadded: isPadded)
     case .patchify(let size): emit(node, .patchify(size: size))
-    case .embedding(let table): emit(node, .embedding(table: table))
-    case .prependToken(let token): emit(node, .prependToken(token))
-    case .addPositions(let table, let firstRow): emit(node, .addPositions(table: table, firstRow: firstRow))
-    case .zeroPadding: emit(node, .zeroPadding)
+    case .embedding(let table): emit(node, .embedding(try constants.matrix(table)))
+    case .prependToken(let token): emit(node, .prependToken(try constants.vector(token)))
+    case .addPositions(let table, let firstRow):
+      let rows = graph[table].data.shape[0]
+      emit(node, .addPositions(table: try constants.vector(table), rows: rows, firstRow: firstRow))
     case .layerNorm(let weight, let bias, let epsilon):
-      emit(node, .layerNorm(weight: weight, bias: bias, epsilon: epsilon))
+      emit(node, .layerNorm(try constants.norm(weight, bias, epsilon)))
+    case .zeroPadding: emit(node, .zeroPadding)
     case .scale(let factor): emit(node, .scale(by: factor))
     case .gelu: emit(node, .gelu)
     case .tanh: emit(node, .tanh)
@@ -209,34 +224,39 @@ private struct ProgramBuilder {
     }
   }
 
+  /// A node that is a step of its own.
   private mutating func emit(_ node: Node, _ operation: Step.Operation) {
-    var reads: [BufferID] = []
-    for input in node.inputs { reads.append(buffer(of: input)) }
-    var writes: [BufferID] = []
-    for output in node.outputs { writes.append(buffer(of: output)) }
+    add(operation, reads: buffers(of: node.inputs), writes: buffers(of: node.outputs))
+  }
+
+  private mutating func add(_ operation: Step.Operation, reads: [BufferID], writes: [BufferID]) {
     steps.append(Step(operation: operation, reads: reads, writes: writes))
   }
 
-  private mutating func emitLinear(
-    _ node: Node, _ position: Int, reads: [BufferID], _ operation: (Epilogue) -> Step.Operation
-  ) {
-    var epilogue = Epilogue()
-    var reads = reads
-    var result = node.outputs[0]
-    if let next = soleConsumer(result), absorbed.contains(next) {
-      if case .gelu = graph.nodes[next].op {
-        epilogue.gelu = true
-        result = graph.nodes[next].outputs[0]
-      } else if let (linear, residual) = residualLinear(graph.nodes[next], next), linear == position {
-        epilogue.addsResidual = true
-        reads.append(buffer(of: residual))
-        result = graph.nodes[next].outputs[0]
-      }
-    }
-    steps.append(Step(operation: operation(epilogue), reads: reads, writes: [buffer(of: result)]))
+  private mutating func buffers(of values: [ValueID]) -> [BufferID] {
+    var ids: [BufferID] = []
+    for value in values { ids.append(buffer(of: value)) }
+    return ids
   }
 
-  private mutating func quantizedBuffer(of value: ValueID) -> BufferID {
+  /// Takes the GELU or the sum behind a linear layer into its epilogue.
+  /// - Returns: the buffer to add, if any, and the value that the step makes.
+  private mutating func fuse(
+    into epilogue: inout FusedEpilogue, _ node: Node, _ position: Int
+  ) -> (residual: [BufferID], result: ValueID) {
+    let result = node.outputs[0]
+    guard let next = soleConsumer(result), absorbed.contains(next) else { return ([], result) }
+    if case .gelu = graph.nodes[next].op {
+      epilogue.activation = .gelu
+      return ([], graph.nodes[next].outputs[0])
+    }
+    guard let (linear, residual) = residualLinear(graph.nodes[next], next), linear == position else { return ([], result) }
+    epilogue.addsResidual = true
+    return ([buffer(of: residual)], graph.nodes[next].outputs[0])
+  }
+
+  /// The quantized tokens of a value, made once for all layers that read it.
+  private mutating func quantizedBuffer(of value: ValueID) throws -> BufferID {
     if let id = quantized[value] { return id }
     let id = addBuffer(.quantizedTokens, graph[value].type)
     quantized[value] = id
@@ -244,29 +264,41 @@ private struct ProgramBuilder {
       case .layerNorm(let weight, let bias, let epsilon) = graph.nodes[producer].op
     {
       let source = buffer(of: graph.nodes[producer].inputs[0])
-      let operation = Step.Operation.layerNormQuantize(weight: weight, bias: bias, epsilon: epsilon)
-      steps.append(Step(operation: operation, reads: [source], writes: [id]))
+      add(.layerNormQuantize(try constants.norm(weight, bias, epsilon)), reads: [source], writes: [id])
     } else {
-      steps.append(Step(operation: .quantize, reads: [buffer(of: value)], writes: [id]))
+      add(.quantize, reads: [buffer(of: value)], writes: [id])
     }
     return id
   }
 
   private mutating func emitAttention(_ node: Node, heads: Int, isPadded: Bool) {
+    let streams = node.outputs.count
     let scale = queryScale(node)
     var reads: [BufferID] = []
     for (place, input) in node.inputs.enumerated() {
-      let isScaledQuery = scale != nil && place % 3 == 0 && place / 3 < node.outputs.count
-      guard isScaledQuery, let producer = producers[input.index] else {
+      if scale != nil, place % 3 == 0, place / 3 < streams, let producer = producers[input.index] {
+        reads.append(buffer(of: graph.nodes[producer].inputs[0]))
+      } else if place == streams * 3 {
+        reads.append(mask(input, node))
+      } else {
         reads.append(buffer(of: input))
-        continue
       }
-      reads.append(buffer(of: graph.nodes[producer].inputs[0]))
     }
-    var writes: [BufferID] = []
-    for output in node.outputs { writes.append(buffer(of: output)) }
-    let operation = Step.Operation.attention(
-      heads: heads, streams: node.outputs.count, isPadded: isPadded, scale: scale ?? 1)
-    steps.append(Step(operation: operation, reads: reads, writes: writes))
+    let operation = Step.Operation.attention(heads: heads, streams: streams, isPadded: isPadded, scale: scale ?? 1)
+    add(operation, reads: reads, writes: buffers(of: node.outputs))
+  }
+
+  /// The mask over the tokens of all streams; that of the last one where there is no other.
+  private mutating func mask(_ value: ValueID, _ node: Node) -> BufferID {
+    guard node.outputs.count == 2, let firstTokens = graph[node.outputs[0]].type.dimensions[1].size else {
+      return buffer(of: value)
+    }
+    if let id = jointMasks[value] { return id }
+    var type = graph[value].type
+    type.dimensions[1].offset += firstTokens
+    let id = addBuffer(.elements, type)
+    jointMasks[value] = id
+    add(.joinMask(firstTokens: firstTokens), reads: [buffer(of: value)], writes: [id])
+    return id
   }
 }

@@ -1,0 +1,95 @@
+import Glibc
+public import MultiwayCore
+
+/// How far a candidate's values are from the reference's, over all elements of all examples.
+public struct Comparison: Sendable, Hashable {
+  /// The value's name.
+  public var name: String
+  /// Signal to noise, 10·log₁₀(Σ reference² / Σ (reference − candidate)²), in dB; infinite where all elements are equal.
+  public var sqnr: Double
+  /// The cosine of the angle between the two, as vectors of all elements.
+  public var cosine: Double
+  /// The largest |reference − candidate|.
+  public var maximumDifference: Double
+  /// The mean |reference − candidate|.
+  public var meanDifference: Double
+  /// The largest minus the smallest element of the reference.
+  public var referenceRange: Double
+  /// The share of rows whose largest element is at the same place, for logits; nil for other values.
+  public var topOneAgreement: Double?
+  /// The number of elements compared.
+  public var elementCount: Int
+  /// The number of elements that are infinite or not a number in one of the two but not the same in the other.
+  public var brokenCount: Int
+
+  /// True where every element is equal.
+  public var isExact: Bool { sqnr == .infinity && brokenCount == 0 }
+}
+
+/// Gathers a comparison example by example, so that nothing but sums is kept.
+struct ComparisonAccumulator {
+  private var signal = 0.0
+  private var noise = 0.0
+  private var candidateSignal = 0.0
+  private var product = 0.0
+  private var absolute = 0.0
+  private var largest = 0.0
+  private var low = Double.infinity
+  private var high = -Double.infinity
+  private var count = 0
+  private var broken = 0
+  private var rows = 0
+  private var agreeing = 0
+
+  /// Adds the values of some examples.
+  /// - Parameter isClassification: compare the place of the largest element of each row.
+  mutating func add(reference: TensorValue, candidate: TensorValue, isClassification: Bool = false) {
+    let (left, right) = (reference.floats, candidate.floats)
+    precondition(left.count == right.count, "values of \(reference.shape) and \(candidate.shape) cannot be compared")
+    for index in left.indices { add(Double(left[index]), Double(right[index])) }
+    guard isClassification else { return }
+    let width = reference.shape.last
+    for row in 0..<(width > 0 ? left.count / width : 0) {
+      let range = row * width..<(row + 1) * width
+      rows += 1
+      if TopOne.index(left[range]) == TopOne.index(right[range]) { agreeing += 1 }
+    }
+  }
+
+  private mutating func add(_ reference: Double, _ candidate: Double) {
+    count += 1
+    guard reference.isFinite, candidate.isFinite else {
+      if reference != candidate && !(reference.isNaN && candidate.isNaN) { broken += 1 }
+      return
+    }
+    let difference = abs(reference - candidate)
+    signal += reference * reference
+    candidateSignal += candidate * candidate
+    product += reference * candidate
+    noise += difference * difference
+    absolute += difference
+    largest = max(largest, difference)
+    low = min(low, reference)
+    high = max(high, reference)
+  }
+
+  func result(name: String) -> Comparison {
+    let ratio = noise == 0 ? .infinity : signal / noise
+    let norms = (signal * candidateSignal).squareRoot()
+    return Comparison(
+      name: name, sqnr: broken > 0 ? -.infinity : 10 * log10(ratio), cosine: norms == 0 ? 1 : product / norms,
+      maximumDifference: largest, meanDifference: count == 0 ? 0 : absolute / Double(count),
+      referenceRange: max(0, high - low), topOneAgreement: rows == 0 ? nil : Double(agreeing) / Double(rows),
+      elementCount: count, brokenCount: broken)
+  }
+}
+
+/// The answer of a classifier.
+public enum TopOne {
+  /// The place of the largest element, the first of equals; 0 where none is a number.
+  public static func index(_ row: ArraySlice<Float>) -> Int {
+    var best = row.startIndex
+    for index in row.indices where row[index] > row[best] || row[best].isNaN { best = index }
+    return best - row.startIndex
+  }
+}

@@ -1,0 +1,171 @@
+public import MultiwayCore
+public import MultiwayGraph
+import MultiwayReference
+import MultiwayRuntime
+
+/// What can go wrong in a comparison.
+public enum ParityErrorCode: FailureCode {
+  /// The two models do not compute the same things.
+  case incomparable
+
+  /// The exit code class.
+  public var category: FailureCategory { .data }
+}
+
+/// An error about a comparison.
+public typealias ParityError = Failure<ParityErrorCode>
+
+/// Compares a candidate, run by the runtime, with a reference, run by the fp32 interpreter, which is another implementation on
+/// another library.
+public struct Verification: Sendable {
+  /// The reference.
+  public var reference: Graph
+  /// The candidate.
+  public var candidate: Graph
+  /// What the candidate's recipe promises.
+  public var gates: Gates
+  /// The threads of both; nil for one a core.
+  public var threads: Int?
+  /// Compare every linear layer too.
+  public var comparesLayers: Bool
+
+  /// How many examples go through at once.
+  private static let chunk = 8
+  /// Layers are compared on no more examples than these: their statistics need few.
+  private static let layerExamples = 8
+
+  /// Makes a comparison.
+  public init(reference: Graph, candidate: Graph, gates: Gates, threads: Int? = nil, comparesLayers: Bool = false) {
+    self.reference = reference
+    self.candidate = candidate
+    self.gates = gates
+    self.threads = threads
+    self.comparesLayers = comparesLayers
+  }
+
+  /// Runs both and compares.
+  /// - Parameters:
+  ///   - inputs: the inputs of both; those that a model does not have are not given to it.
+  ///   - labels: the right class of every example, for the accuracy of both.
+  ///   - progress: called with the examples done and to do.
+  public func run(
+    _ inputs: [String: TensorValue], labels: [Int]? = nil, isSynthetic: Bool,
+    progress: ((Int, Int) -> Void)? = nil
+  ) throws -> ParityReport {
+    let names = try sharedOutputs()
+    let session = try Session(candidate, threads: threads)
+    let interpreter = Reference(reference, threads: threads)
+    let examples = Examples(inputs, graph: candidate)
+    var accumulators = [String: ComparisonAccumulator]()
+    var accuracy = labels.map { AccuracyCounter(labels: $0) }
+    for range in examples.chunks(of: Verification.chunk) {
+      let part = examples.part(range)
+      let expected = try interpreter.run(given(part, to: reference))
+      let found = try session.run(given(part, to: candidate))
+      for name in names {
+        guard let left = expected.first(where: { $0.name == name })?.value,
+          let right = found.first(where: { $0.name == name })?.value
+        else { continue }
+        guard left.shape == right.shape else {
+          throw ParityError(
+            .incomparable, "output '\(name)' is \(left.shape) in the reference and \(right.shape) in the candidate",
+            expected: "two models of the same task")
+        }
+        let isClassification = name == "logits"
+        accumulators[name, default: ComparisonAccumulator()].add(
+          reference: left, candidate: right, isClassification: isClassification)
+        if isClassification { accuracy?.add(reference: left, candidate: right) }
+      }
+      progress?(range.upperBound, examples.count)
+    }
+    var report = ParityReport(
+      outputs: names.compactMap { name in accumulators[name]?.result(name: name) }, gates: gates,
+      exampleCount: examples.count, isSynthetic: isSynthetic, accuracy: accuracy?.result, isa: session.context.isa.rawValue)
+    if comparesLayers {
+      let part = examples.part(0..<min(examples.count, Verification.layerExamples))
+      report.layers = try LayerVerification(reference: reference, candidate: candidate, threads: threads).run(
+        reference: given(part, to: reference), candidate: given(part, to: candidate))
+    }
+    return report
+  }
+
+  private func sharedOutputs() throws(ParityError) -> [String] {
+    let names = candidate.outputs.map(\.name).filter { name in reference.outputs.contains { $0.name == name } }
+    guard !names.isEmpty else {
+      throw ParityError(
+        .incomparable,
+        "the reference gives \(reference.outputs.map(\.name)) and the candidate \(candidate.outputs.map(\.name))",
+        expected: "two models of the same task")
+    }
+    return names
+  }
+
+  private func given(_ inputs: [String: TensorValue], to graph: Graph) -> [String: TensorValue] {
+    let names = graph.inputs.map { graph[$0].name }
+    return inputs.filter { names.contains($0.key) }
+  }
+}
+
+/// Inputs cut into parts of the batch, where all inputs share it.
+private struct Examples {
+  private let inputs: [String: TensorValue]
+  private let isDivisible: Bool
+  let count: Int
+
+  init(_ inputs: [String: TensorValue], graph: Graph) {
+    self.inputs = inputs
+    let symbols = Set(graph.inputs.compactMap { graph[$0].type.dimensions.first?.symbol })
+    let counts = Set(inputs.values.compactMap { $0.shape.dimensions.first })
+    isDivisible = symbols.count == 1 && counts.count == 1
+    count = counts.max() ?? 0
+  }
+
+  func chunks(of size: Int) -> [Range<Int>] {
+    guard isDivisible, count > 0 else { return [0..<count] }
+    return stride(from: 0, to: count, by: size).map { $0..<min(count, $0 + size) }
+  }
+
+  func part(_ range: Range<Int>) -> [String: TensorValue] {
+    isDivisible ? inputs.mapValues { $0.rows(range) } : inputs
+  }
+}
+
+extension TensorValue {
+  /// The elements of a range of the first axis.
+  func rows(_ range: Range<Int>) -> TensorValue {
+    let width = shape.elementCount / max(1, shape[0])
+    let part = Shape([range.count] + shape.dimensions.dropFirst())
+    let places = range.lowerBound * width..<range.upperBound * width
+    return switch elements {
+    case .floats(let values): TensorValue(part, Array(values[places]))
+    case .integers(let values): TensorValue(part, integers: Array(values[places]))
+    }
+  }
+}
+
+/// Counts right answers of both models.
+private struct AccuracyCounter {
+  let labels: [Int]
+  private var seen = 0
+  private var reference = 0
+  private var candidate = 0
+
+  init(labels: [Int]) { self.labels = labels }
+
+  mutating func add(reference left: TensorValue, candidate right: TensorValue) {
+    let width = left.shape.last
+    let (leftFloats, rightFloats) = (left.floats, right.floats)
+    for row in 0..<left.shape[0] where seen < labels.count {
+      let range = row * width..<(row + 1) * width
+      if TopOne.index(leftFloats[range]) == labels[seen] { reference += 1 }
+      if TopOne.index(rightFloats[range]) == labels[seen] { candidate += 1 }
+      seen += 1
+    }
+  }
+
+  var result: Accuracy? {
+    guard seen > 0 else { return nil }
+    return Accuracy(
+      reference: Double(reference) / Double(seen), candidate: Double(candidate) / Double(seen), examples: seen)
+  }
+}

@@ -1,0 +1,78 @@
+import Glibc
+public import MultiwayCore
+public import MultiwayGraph
+public import MultiwayKernels
+
+/// A model ready to run: its program with the weights in place, and the kernels of one instruction set.
+///
+/// A session never changes and any thread may use it; what a run writes is in a `Workspace`. The results depend on the model and
+/// the inputs alone: not on the instruction set, the number of threads or the batch that an example is in.
+public final class Session: Sendable {
+  /// The graph.
+  public let graph: Graph
+  /// The instruction set and the threads.
+  public let context: KernelContext
+  let program: Program
+
+  /// Loads a graph.
+  /// - Parameters:
+  ///   - isa: the instruction set; nil for the one that `MULTIWAY_ISA` names or the best that the CPU has.
+  ///   - threads: the number of threads; nil for one a core.
+  public init(_ graph: Graph, isa: ISA? = nil, threads: Int? = nil) throws {
+    let isa = try isa ?? ISA.selected()
+    context = try KernelContext(isa: isa, threads: threads ?? Session.defaultThreadCount)
+    self.graph = graph
+    try graph.verify()
+    program = try Program(graph)
+  }
+
+  /// The number of processors that this process may use.
+  public static var defaultThreadCount: Int { max(1, min(64, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))))) }
+
+  /// Runs the model once, with memory of its own.
+  public func run(_ inputs: [String: TensorValue]) throws -> [(name: String, value: TensorValue)] {
+    let bound = try graph.bind(inputs)
+    var workspace = try Workspace(self, symbols: bound.symbols)
+    return try run(bound, in: &workspace)
+  }
+
+  /// Runs the model in a workspace, which grows where the inputs need more than it has.
+  public func run(
+    _ inputs: BoundInputs, in workspace: inout Workspace
+  ) throws -> [(name: String, value: TensorValue)] {
+    if workspace.symbols != inputs.symbols { workspace = try Workspace(self, symbols: inputs.symbols) }
+    workspace.load(inputs, for: program)
+    workspace.execute(program, context)
+    return workspace.outputs(of: program)
+  }
+}
+
+/// The memory of a run: one block, planned for one set of sizes.
+public struct Workspace: ~Copyable {
+  /// The sizes that the plan is for: `batch`, `text_tokens`, …
+  public let symbols: [String: Int]
+  let plan: MemoryPlan
+  var arena: Arena
+
+  /// The size of the block in bytes.
+  public var byteCount: Int { plan.byteCount }
+
+  /// Plans and reserves the memory. Throws `.memory` if the machine does not have as much.
+  public init(_ session: Session, symbols: [String: Int]) throws {
+    let sizes = symbols.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }.joined(separator: ", ")
+    let remedy = "run a smaller batch"
+    guard let plan = MemoryPlan(session.program, symbols: symbols) else {
+      throw RuntimeError(.memory, "\(sizes) needs more memory than can be addressed", remedy: remedy)
+    }
+    let available = Int(sysconf(Int32(_SC_PHYS_PAGES))) * Int(sysconf(Int32(_SC_PAGESIZE)))
+    guard plan.byteCount <= available else {
+      throw RuntimeError(
+        .memory, "\(sizes) needs \(plan.byteCount >> 20) MB of working memory",
+        expected: "at most the \(available >> 20) MB of this machine", remedy: remedy)
+    }
+    let arena = try Arena(byteCount: plan.byteCount)
+    self.plan = plan
+    self.symbols = symbols
+    self.arena = arena
+  }
+}
