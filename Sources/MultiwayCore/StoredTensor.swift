@@ -155,10 +155,11 @@ public struct StoredTensor: Sendable {
       output += width
       var axis = dimensions.count - 1
       while axis >= 0 {
+        // A dimension of size 1 may have any stride: it is added and taken away again, so wrapping does no harm.
         position[axis] += 1
-        element += strides[axis]
+        element &+= strides[axis]
         if position[axis] < dimensions[axis] { break }
-        element -= dimensions[axis] * strides[axis]
+        element &-= dimensions[axis] &* strides[axis]
         position[axis] = 0
         axis -= 1
       }

@@ -1,0 +1,86 @@
+public import MultiwayCore
+
+/// A dictionary of tensors in a checkpoint.
+public struct StateDict: Sendable {
+  /// Where it stands: `model`, `module`, `state_dict`, `model_ema`; empty for a file that is nothing but one.
+  public var name: String
+  /// The tensors in file order; the names are unique.
+  public var tensors: [StoredTensor]
+
+  /// Makes a state dict.
+  public init(name: String, tensors: [StoredTensor]) {
+    self.name = name
+    self.tensors = tensors
+  }
+
+  /// The tensor of that name.
+  public func tensor(named name: String) -> StoredTensor? { tensors.first { $0.name == name } }
+
+  /// The size of all tensors in C order, in bytes.
+  public var byteCount: Int {
+    tensors.reduce(0) { sum, tensor in
+      let (total, overflow) = sum.addingReportingOverflow(tensor.byteCount)
+      return overflow ? Int.max : total
+    }
+  }
+}
+
+/// What a checkpoint file holds. Opening one reads headers only; tensors are read when their bytes are asked for.
+public struct Checkpoint: Sendable {
+  /// The name of the format: `safetensors`, `PyTorch zip`, `GGUF`.
+  public let format: String
+  /// The path as it was given.
+  public let path: String
+  /// The size of the file in bytes.
+  public let byteCount: Int
+  /// Which file it is, by which an output is kept from replacing it.
+  public let identity: FileIdentity
+  /// Every dictionary of tensors that was found, the default one first, averaged (EMA) copies last.
+  public let stateDicts: [StateDict]
+  /// Plain data beside the tensors: safetensors metadata, a pickle's `epoch` and `args`, GGUF's scalar keys.
+  public let metadata: JSONObject
+  /// What the pickle wanted to build or call and what was kept as inert data instead, by name.
+  public let opaqueRecords: [String]
+  /// What a reader should know: what was left out, absent checksums, foreign byte order.
+  public let notes: [String]
+
+  init(
+    format: String, file: MappedFile, stateDicts: [StateDict], metadata: JSONObject = JSONObject(),
+    opaqueRecords: [String] = [], notes: [String] = []
+  ) {
+    self.format = format
+    path = file.path
+    byteCount = file.byteCount
+    identity = file.identity
+    self.stateDicts = stateDicts
+    self.metadata = metadata
+    self.opaqueRecords = opaqueRecords
+    self.notes = notes
+  }
+
+  /// The state dict of that name, or the default one; the error lists those that there are.
+  public func stateDict(named name: String? = nil) throws(CheckpointError) -> StateDict {
+    guard let name else {
+      guard let first = stateDicts.first else {
+        throw CheckpointError(.noTensors, "there are no tensors in the file", file: path)
+      }
+      return first
+    }
+    guard let found = stateDicts.first(where: { $0.name == name }) else {
+      throw CheckpointError(
+        .noSuchStateDict, "there is no state dict '\(name)'",
+        expected: "one of " + stateDicts.map { "'\($0.name)'" }.joined(separator: ", "), file: path)
+    }
+    return found
+  }
+}
+
+/// A reader of one checkpoint format.
+public protocol CheckpointReader: Sendable {
+  /// The name of the format.
+  static var formatName: String { get }
+  /// True where the file that starts with these bytes is of the format.
+  static func recognizes(_ header: RawSpan) -> Bool
+  /// Reads the headers of a file and checks everything in them.
+  static func read(_ file: MappedFile) throws(CheckpointError) -> Checkpoint
+}

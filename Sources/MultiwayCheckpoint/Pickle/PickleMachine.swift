@@ -1,0 +1,143 @@
+import MultiwayCore
+
+/// What gives the names and ids in a pickle their meaning as data.
+protocol PickleWorld {
+  /// Called for every name that the pickle mentions; throws where the mere mention is an attack.
+  func check(_ global: PickleGlobal) throws(CheckpointError)
+  /// The value of a persistent id.
+  mutating func persistent(_ id: PickleValue, in arena: inout PickleArena) throws(CheckpointError) -> PickleValue
+  /// The value that stands for a call. Nothing is ever called: known names build data, others are recorded or refused.
+  mutating func call(
+    _ callable: Int, _ arguments: PickleValue, isConstructor: Bool, in arena: inout PickleArena
+  ) throws(CheckpointError) -> PickleValue
+  /// Gives a tensor the state that BUILD carries.
+  mutating func build(tensor: Int, state: PickleValue, in arena: inout PickleArena) throws(CheckpointError)
+}
+
+/// Interprets the opcodes of pickle protocols 0 to 5 as data, within budgets.
+struct PickleMachine<World: PickleWorld>: ~Escapable {
+  var reader: ByteReader
+  var arena: PickleArena
+  var world: World
+  var stack: [PickleValue] = []
+  var marks: [Int] = []
+  var memo: [Int: PickleValue] = [:]
+  private var steps = 0
+
+  static var maximumSteps: Int { 50_000_000 }
+  static var maximumStack: Int { 1_000_000 }
+
+  @_lifetime(copy bytes)
+  init(_ bytes: RawSpan, at offset: Int = 0, world: World, budget: Int) {
+    reader = ByteReader(bytes, at: offset)
+    arena = PickleArena(budget: budget)
+    self.world = world
+  }
+
+  /// Runs up to STOP and returns the value that is then on top.
+  mutating func run() throws(CheckpointError) -> PickleValue {
+    while true {
+      let offset = reader.offset
+      do throws(CheckpointError) {
+        guard let opcode = reader.read(UInt8.self) else {
+          throw fault(.truncated, "the pickle ends without its STOP")
+        }
+        steps += 1
+        guard steps <= Self.maximumSteps else {
+          throw fault(.overBudget, "more than \(Self.maximumSteps) opcodes")
+        }
+        if opcode == UInt8(ascii: ".") { return try pop() }
+        try execute(opcode)
+      } catch {
+        var error = error
+        error.diagnosis.byteOffset = error.diagnosis.byteOffset ?? offset
+        throw error
+      }
+    }
+  }
+
+  func fault(_ code: CheckpointErrorCode, _ found: String, expected: String? = nil) -> CheckpointError {
+    CheckpointError(code, "pickle: " + found, expected: expected)
+  }
+
+  // MARK: The stack
+
+  mutating func push(_ value: PickleValue) throws(CheckpointError) {
+    guard stack.count < Self.maximumStack else {
+      throw fault(.overBudget, "more than \(Self.maximumStack) values on the stack")
+    }
+    stack.append(value)
+  }
+
+  mutating func pop() throws(CheckpointError) -> PickleValue {
+    guard stack.count > marks.last ?? 0, let value = stack.popLast() else {
+      throw fault(.malformed, "a value is taken from an empty stack")
+    }
+    return value
+  }
+
+  func top() throws(CheckpointError) -> PickleValue {
+    guard stack.count > marks.last ?? 0, let value = stack.last else {
+      throw fault(.malformed, "a value is taken from an empty stack")
+    }
+    return value
+  }
+
+  /// Takes everything above the last mark, and the mark.
+  mutating func popToMark() throws(CheckpointError) -> [PickleValue] {
+    guard let mark = marks.popLast(), mark <= stack.count else { throw fault(.malformed, "there is no mark") }
+    // A copy, not a slice: a slice would keep the stack's memory shared, and every change would then copy all of it.
+    let items = Array(stack[mark...])
+    stack.removeSubrange(mark...)
+    return items
+  }
+
+  mutating func mark() throws(CheckpointError) {
+    guard marks.count < Self.maximumStack else {
+      throw fault(.overBudget, "more than \(Self.maximumStack) marks")
+    }
+    marks.append(stack.count)
+  }
+
+  mutating func remember(_ value: PickleValue, as key: Int) throws(CheckpointError) {
+    try arena.charge(64)
+    memo[key] = value
+  }
+
+  mutating func recall(_ key: Int) throws(CheckpointError) {
+    guard let value = memo[key] else { throw fault(.malformed, "the memo has no entry \(key)") }
+    try push(value)
+  }
+
+  // MARK: Arguments in the stream
+
+  mutating func number<T: FixedWidthInteger & BitwiseCopyable>(_ type: T.Type) throws(CheckpointError) -> T {
+    guard let value = reader.read(type) else { throw fault(.truncated, "the pickle ends within an opcode") }
+    return value
+  }
+
+  mutating func bytes<T: FixedWidthInteger & BitwiseCopyable>(counted type: T.Type) throws(CheckpointError) -> [UInt8] {
+    let raw = try number(type)
+    guard let count = Int(exactly: raw), let bytes = reader.readBytes(count) else {
+      throw fault(.truncated, "a string of \(raw) bytes", expected: "at most \(reader.remaining), which are left")
+    }
+    return bytes
+  }
+
+  mutating func line() throws(CheckpointError) -> [UInt8] {
+    let start = reader.offset
+    var end = start
+    while end < reader.bytes.byteCount, reader.bytes.byte(at: end) != 0x0A { end += 1 }
+    guard end < reader.bytes.byteCount, let line = reader.readBytes(end - start), reader.skip(1) else {
+      throw fault(.truncated, "a line without its end")
+    }
+    return line
+  }
+
+  func utf8(_ bytes: [UInt8]) throws(CheckpointError) -> String {
+    guard let text = String(validating: bytes, as: UTF8.self) else {
+      throw fault(.malformed, "a string that is not UTF-8")
+    }
+    return text
+  }
+}

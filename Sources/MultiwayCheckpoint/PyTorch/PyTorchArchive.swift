@@ -1,0 +1,140 @@
+import MultiwayCore
+
+/// One of PyTorch's zip archives being read.
+struct PyTorchArchive {
+  let file: MappedFile
+  let zip: ZipArchive
+  let root: String
+
+  init(file: MappedFile) throws(CheckpointError) {
+    self.file = file
+    zip = try ZipArchive(file: file)
+    root = try PyTorchArchive.findRoot(zip)
+  }
+
+  func checkpoint() throws(CheckpointError) -> Checkpoint {
+    try checkVersion()
+    let isBigEndian = try readByteOrder()
+    guard let pickle = zip.entry(named: root + "/data.pkl") else {
+      throw CheckpointError(.missingRecord, "the archive has no record '\(root)/data.pkl'")
+    }
+    let bytes = try zip.contents(pickle, limit: PyTorchZipReader.maximumUnpackedPickle)
+    let world = TorchWorld(fileSize: file.byteCount, isBigEndian: isBigEndian) { key throws(CheckpointError) in
+      guard let entry = zip.entry(named: "\(root)/data/\(key)") else {
+        throw CheckpointError(.missingRecord, "the archive has no record for the storage '\(key)'")
+      }
+      return ZipRecordStorage(file: file, entry: entry)
+    }
+    var finder = try interpret(bytes, world: world, base: pickle.isDeflated ? nil : pickle.range.lowerBound)
+    let stateDicts = try finder.finder.find(in: finder.root)
+    guard !stateDicts.isEmpty else { throw noTensors(finder.finder.world) }
+    return Checkpoint(
+      format: PyTorchZipReader.formatName, file: file, stateDicts: stateDicts, metadata: finder.finder.metadata,
+      opaqueRecords: finder.finder.world.opaque, notes: notes(isBigEndian: isBigEndian) + finder.finder.notes)
+  }
+
+  private func interpret(
+    _ bytes: TensorBytes, world: TorchWorld, base: Int?
+  ) throws(CheckpointError) -> (root: PickleValue, finder: StateDictFinder) {
+    let (product, overflow) = bytes.byteCount.multipliedReportingOverflow(by: PyTorchZipReader.pickleBudgetFactor)
+    let budget = base == nil || overflow ? 0 : product
+    do throws(CheckpointError) {
+      var machine = PickleMachine(
+        bytes.span, world: world, budget: max(budget, PyTorchZipReader.minimumPickleBudget))
+      let root = try machine.run()
+      guard machine.reader.remaining == 0 else {
+        throw CheckpointError(
+          .trailingData, "\(machine.reader.remaining) bytes follow the pickle's STOP", byteOffset: machine.reader.offset
+        )
+      }
+      return (root, StateDictFinder(arena: machine.arena, world: machine.world))
+    } catch {
+      // Offsets in the pickle become offsets in the file, where the pickle is not compressed.
+      var error = error
+      error.diagnosis.byteOffset = error.diagnosis.byteOffset.flatMap { offset in base.map { $0 + offset } }
+      throw error
+    }
+  }
+
+  private func noTensors(_ world: TorchWorld) -> CheckpointError {
+    let records = world.opaque.prefix(10).joined(separator: ", ")
+    return CheckpointError(
+      .noTensors, "there are no tensors in the file" + (records.isEmpty ? "" : "; its pickle describes \(records)"),
+      expected: "a dictionary of tensors", remedy: "save the model's state_dict()")
+  }
+}
+
+// MARK: - The records beside the pickle
+
+extension PyTorchArchive {
+  /// The folder that holds everything: the one with `data.pkl` in it.
+  private static func findRoot(_ zip: ZipArchive) throws(CheckpointError) -> String {
+    let suffix = Array("/data.pkl".utf8)
+    let candidates = zip.entries.filter { entry in
+      entry.name.count > suffix.count && entry.name.suffix(suffix.count) == suffix[...]
+        && !entry.name.dropLast(suffix.count).contains(UInt8(ascii: "/"))
+    }
+    guard candidates.count <= 1 else {
+      throw CheckpointError(
+        .malformed,
+        "the archive has \(candidates.count) pickles: "
+          + candidates.prefix(5).map(\.displayName).joined(separator: ", "), expected: "one")
+    }
+    if let first = candidates.first,
+      let root = String(validating: first.name.dropLast(suffix.count), as: UTF8.self)
+    {
+      return root
+    }
+    if zip.entries.contains(where: { $0.name.suffix(4) == Array(".npy".utf8)[...] }) {
+      throw CheckpointError(
+        .unsupported, "this is a NumPy archive (.npz)", remedy: "export the arrays as safetensors, or save a state_dict"
+      )
+    }
+    throw CheckpointError(
+      .missingRecord, "this zip archive holds no 'data.pkl', so PyTorch did not write it",
+      expected: "a file written by torch.save", remedy: "if the checkpoint is inside it, unpack it first")
+  }
+
+  /// The text of a small record, without white space around it.
+  private func text(_ name: String) throws(CheckpointError) -> String? {
+    guard let entry = zip.entry(named: root + "/" + name) else { return nil }
+    guard entry.size <= 64 else {
+      throw CheckpointError(.malformed, "the record '\(name)' has \(entry.size) bytes", expected: "a word")
+    }
+    let bytes = try zip.contents(entry, limit: 64)
+    return String(String(decoding: bytes.array(of: UInt8.self), as: UTF8.self).filter { !$0.isWhitespace })
+  }
+
+  private func checkVersion() throws(CheckpointError) {
+    var text = try text("version")
+    if text == nil { text = try self.text(".data/version") }
+    guard let text else { return }
+    guard let version = Int(text), (1...10).contains(version) else {
+      throw CheckpointError(
+        .unsupported, "version '\(text)' of PyTorch's archive format", expected: "1 to 10",
+        remedy: "look for a newer multiway")
+    }
+  }
+
+  private func readByteOrder() throws(CheckpointError) -> Bool {
+    switch try text("byteorder") {
+    case nil, "little": return false
+    case "big": return true
+    case let text?:
+      throw CheckpointError(.malformed, "the byte order is '\(text)'", expected: "'little' or 'big'")
+    }
+  }
+
+  private func notes(isBigEndian: Bool) -> [String] {
+    var notes: [String] = []
+    if isBigEndian { notes.append("byte order: big (turned while reading)") }
+    let unchecked = zip.entries.filter(\.lacksChecksum).count
+    if unchecked > 0 {
+      notes.append("checksums absent: \(unchecked) records have the CRC-32 0, so damage would not be noticed")
+    }
+    if zip.entry(named: root + "/constants.pkl") != nil {
+      notes.append("TorchScript archive: its code was not read, only its parameters")
+    }
+    return notes
+  }
+}

@@ -1,0 +1,29 @@
+public import MultiwayCore
+
+/// Reads the zip archives that `torch.save` has written since PyTorch 1.6, and TorchScript archives' parameters.
+public enum PyTorchZipReader: CheckpointReader {
+  /// `PyTorch zip`.
+  public static let formatName = "PyTorch zip"
+
+  /// How large a pickle may unpack to, where it is compressed.
+  static let maximumUnpackedPickle = 64 << 20
+  /// The least memory that a pickle may describe; larger ones may take this many times their size.
+  static let minimumPickleBudget = 256 << 20
+  static let pickleBudgetFactor = 24
+
+  /// True for the first local header of a zip archive.
+  public static func recognizes(_ header: RawSpan) -> Bool {
+    header.starts(with: [0x50, 0x4B, 0x03, 0x04])
+  }
+
+  /// Reads the archive's directory and its pickle; tensor bytes are not touched.
+  public static func read(_ file: MappedFile) throws(CheckpointError) -> Checkpoint {
+    do throws(CheckpointError) {
+      return try PyTorchArchive(file: file).checkpoint()
+    } catch {
+      var error = error
+      error.diagnosis.file = error.diagnosis.file ?? file.path
+      throw error
+    }
+  }
+}

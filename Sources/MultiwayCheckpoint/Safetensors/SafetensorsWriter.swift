@@ -1,0 +1,107 @@
+public import MultiwayCore
+
+/// Writes safetensors files exactly as the reference implementation does, but for the metadata keys, which are sorted: the
+/// same tensors always give the same bytes.
+public enum SafetensorsWriter {
+  /// How much of a tensor is written before its pages are let go.
+  static let sliceSize = 16 << 20
+
+  /// Writes `tensors`, widest dtype first and by name, one at a time. The file appears under its name whole or not at all.
+  /// - Parameters:
+  ///   - inputs: files that are being read; the output may not be one of them.
+  ///   - progress: is told how many bytes of how many are written.
+  public static func write(
+    _ tensors: [StoredTensor], metadata: [String: String] = [:], to path: String, overwrite: Bool = false,
+    inputs: [FileIdentity] = [], progress: ((Int, Int) -> Void)? = nil
+  ) throws {
+    let ordered = try order(tensors, path: path)
+    let header = try header(ordered, metadata: metadata, path: path)
+    var output = try OutputFile(path: path, overwrite: overwrite, inputs: inputs)
+    try output.write([UInt64(header.count)])
+    try output.write(header)
+    let total = StateDict(name: "", tensors: ordered).byteCount
+    var done = 0
+    for tensor in ordered {
+      let bytes = try tensor.contiguousBytes()
+      try bytes.forEachSlice(of: sliceSize) { slice in
+        try output.write(slice.span)
+        if slice.byteCount == sliceSize { tensor.discard() }
+        done += slice.byteCount
+        progress?(done, total)
+      }
+      tensor.discard()
+    }
+    try output.commit()
+  }
+
+  private static func order(_ tensors: [StoredTensor], path: String) throws(CheckpointError) -> [StoredTensor] {
+    var names: Set<[UInt8]> = []
+    for tensor in tensors {
+      guard tensor.name != SafetensorsReader.metadataKey else {
+        throw CheckpointError(
+          .unrepresentable, "a tensor cannot have this name in a safetensors file", remedy: "rename it", file: path,
+          tensor: tensor.name)
+      }
+      guard names.insert(Array(tensor.name.utf8)).inserted else {
+        throw CheckpointError(.duplicateName, "two tensors have this name", file: path, tensor: tensor.name)
+      }
+    }
+    let complex = tensors.filter { $0.dtype == .c128 }.map(\.name)
+    guard complex.isEmpty else {
+      throw CheckpointError(
+        .unrepresentable, "safetensors has no 128-bit complex numbers, which these tensors hold: \(complex.prefix(20))",
+        remedy: "split them into real and imaginary parts, or leave them out", file: path)
+    }
+    // The enum's order is that of the reference implementation, which writes the last dtype first.
+    let ranks = Dictionary(uniqueKeysWithValues: DType.allCases.enumerated().map { ($1, $0) })
+    return tensors.map { (ranks[$0.dtype, default: 0], $0) }.sorted { left, right in
+      if left.0 != right.0 { return left.0 > right.0 }
+      return left.1.name.utf8.lexicographicallyPrecedes(right.1.name.utf8)
+    }.map(\.1)
+  }
+
+  private static func header(
+    _ tensors: [StoredTensor], metadata: [String: String], path: String
+  ) throws(CheckpointError) -> [UInt8] {
+    var text = "{"
+    if !metadata.isEmpty {
+      let pairs = metadata.sorted { $0.key.utf8.lexicographicallyPrecedes($1.key.utf8) }
+        .map { JSONValue.string($0.key).text() + ":" + JSONValue.string($0.value).text() }
+      text += "\"\(SafetensorsReader.metadataKey)\":{" + pairs.joined(separator: ",") + "}"
+    }
+    var offset = 0
+    for tensor in tensors {
+      let (end, overflow) = offset.addingReportingOverflow(tensor.byteCount)
+      guard !overflow else {
+        throw CheckpointError(.unrepresentable, "the tensors together take more than 2^63 bytes", file: path)
+      }
+      if text.utf8.count > 1 { text += "," }
+      text += JSONValue.string(tensor.name).text() + ":{\"dtype\":\"\(tensor.dtype.rawValue)\",\"shape\":["
+      text += tensor.shape.dimensions.map(String.init).joined(separator: ",")
+      text += "],\"data_offsets\":[\(offset),\(end)]}"
+      offset = end
+    }
+    text += "}"
+    var bytes = Array(text.utf8)
+    bytes += [UInt8](repeating: 0x20, count: (8 - bytes.count % 8) % 8)
+    guard bytes.count <= SafetensorsReader.maximumHeaderSize else {
+      throw CheckpointError(
+        .unrepresentable, "the header would take \(bytes.count) bytes",
+        expected: "at most \(SafetensorsReader.maximumHeaderSize)", remedy: "write the tensors to several files",
+        file: path)
+    }
+    return bytes
+  }
+}
+
+extension TensorBytes {
+  /// Calls `body` with one part after the other.
+  func forEachSlice<E: Error>(of size: Int, _ body: (TensorBytes) throws(E) -> Void) throws(E) {
+    var start = 0
+    while start < byteCount {
+      let end = Swift.min(byteCount, start + size)
+      try body(extracting(start..<end))
+      start = end
+    }
+  }
+}
