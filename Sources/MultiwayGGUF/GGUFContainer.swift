@@ -1,0 +1,80 @@
+public import MultiwayCore
+
+/// A GGUF file (versions 2 and 3, little-endian): its metadata, and where its tensors are. It knows nothing of models.
+public struct GGUFContainer: Sendable {
+  /// The file.
+  public let file: MappedFile
+  /// The version of the format.
+  public let version: Int
+  /// The metadata in file order; the keys are unique.
+  public let metadata: [(key: String, value: GGUFValue)]
+  /// What every tensor's offset is a multiple of.
+  public let alignment: Int
+  /// The tensors in file order; the names are unique.
+  public let tensors: [GGUFTensorInfo]
+  /// Where the data section starts in the file.
+  public let dataOffset: Int
+  private let keys: [String: Int]
+  private let names: [String: Int]
+
+  init(file: MappedFile, header: GGUFHeader) {
+    self.file = file
+    version = header.version
+    metadata = header.metadata
+    alignment = header.alignment
+    tensors = header.tensors
+    dataOffset = header.dataOffset
+    keys = header.keys
+    names = header.names
+  }
+
+  /// True where the first bytes are those of a GGUF file.
+  public static func recognizes(_ header: RawSpan) -> Bool { header.starts(with: GGUFHeader.magic) }
+
+  /// Reads the header and checks everything in it; tensor bytes are not touched.
+  public static func read(_ file: MappedFile) throws(GGUFError) -> GGUFContainer {
+    let bytes = file.bytes
+    var parser = GGUFParser(bytes.span, path: file.path)
+    return GGUFContainer(file: file, header: try parser.parse())
+  }
+
+  /// The metadata value of `key`.
+  public subscript(key: String) -> GGUFValue? { keys[key].map { metadata[$0].value } }
+
+  /// The tensor of that name.
+  public func tensor(named name: String) -> GGUFTensorInfo? { names[name].map { tensors[$0] } }
+
+  /// Where a tensor's bytes are in the file.
+  public func range(of tensor: GGUFTensorInfo) throws(GGUFError) -> Range<Int> {
+    let (start, overflow) = dataOffset.addingReportingOverflow(tensor.offset)
+    guard let size = tensor.type.byteCount(of: tensor.dimensions), !overflow, tensor.offset >= 0,
+      start <= file.byteCount, size <= file.byteCount - start
+    else {
+      throw GGUFError(.badOffset, "the tensor does not lie in the file", file: file.path, tensor: tensor.name)
+    }
+    return start..<start + size
+  }
+
+  /// A tensor's bytes, in place.
+  public func bytes(of tensor: GGUFTensorInfo) throws(GGUFError) -> TensorBytes {
+    file.bytes.extracting(try range(of: tensor))
+  }
+}
+
+/// What the header of a GGUF file says, checked.
+struct GGUFHeader {
+  static let magic: [UInt8] = [0x47, 0x47, 0x55, 0x46]
+  static let alignmentKey = "general.alignment"
+  static let defaultAlignment = 32
+  static let maximumKeySize = 65_535
+  static let maximumNameSize = 63
+  static let maximumRank = 4
+
+  var version = 0
+  var metadata: [(key: String, value: GGUFValue)] = []
+  var keys: [String: Int] = [:]
+  var alignment = GGUFHeader.defaultAlignment
+  var tensors: [GGUFTensorInfo] = []
+  var names: [String: Int] = [:]
+  var dataOffset = 0
+}
