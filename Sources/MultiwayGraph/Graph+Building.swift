@@ -31,7 +31,10 @@ extension Graph {
   ) throws(GraphError) -> [ValueID] {
     var node = Node(op: op, inputs: inputs, outputs: [], role: role, modality: modality)
     let types = try TypeInference(self, node).outputTypes()
-    precondition(types.count == names.count, "\(op.name) has \(types.count) outputs")
+    guard types.count == names.count else {
+      throw GraphError(
+        .typeMismatch, "\(op.name) with \(names.count) outputs", expected: "\(types.count)", node: names.first)
+    }
     for (name, type) in zip(names, types) {
       values.append(Value(name: name, type: type))
       node.outputs.append(ValueID(values.count - 1))

@@ -8,6 +8,14 @@ extension Graph {
     var isMade = [Bool](repeating: false, count: values.count)
     for input in inputs {
       try checkReference(input, "an input")
+      guard !isMade[input.index] else {
+        throw GraphError(.duplicateName, "a value is an input twice", node: self[input].name)
+      }
+      guard self[input].type.dimensions.allSatisfy({ Dimension.limits.contains($0.offset) }) else {
+        throw GraphError(
+          .typeMismatch, "the input is \(self[input].type)",
+          expected: "sizes of at most \(Dimension.limits.upperBound)", node: self[input].name)
+      }
       isMade[input.index] = true
     }
     for node in nodes {

@@ -23,6 +23,9 @@ public struct Dimension: Hashable, Sendable {
   /// The dimension itself, or what is added to the symbol.
   public var offset: Int
 
+  /// What a size, or what is added to a symbol, may be.
+  public static let limits = 0...Int(Int32.max)
+
   /// A dimension known in advance.
   public static func fixed(_ size: Int) -> Dimension { Dimension(symbol: nil, offset: size) }
   /// A dimension known when inputs arrive.

@@ -29,6 +29,15 @@ struct TypeInference {
   }
 
   func outputTypes() throws(GraphError) -> [ValueType] {
+    let types = try unlimitedTypes()
+    // Artifacts hold graphs that anybody may have written: sizes stay far below what sums and products of them can reach.
+    for dimension in types.flatMap(\.dimensions) where !Dimension.limits.contains(dimension.offset) {
+      throw fail("an output dimension of \(dimension)", expected: "at most \(Dimension.limits.upperBound)")
+    }
+    return types
+  }
+
+  private func unlimitedTypes() throws(GraphError) -> [ValueType] {
     guard node.op.inputCounts.contains(node.inputs.count) else {
       throw fail("\(node.inputs.count) inputs", expected: "\(node.op.inputCounts.lowerBound) or more")
     }
@@ -145,9 +154,11 @@ struct TypeInference {
   private func addPositions(_ table: ConstantID, _ firstRow: Int) throws(GraphError) -> ValueType {
     let type = try tokens(0)
     let shape = try matrix(table)
+    guard firstRow >= 0, firstRow < shape[0] else {
+      throw fail("row \(firstRow) as the first of a table \(shape)", expected: "a row of the table")
+    }
     try require(
-      firstRow >= 0 && type.dimensions[2].size == shape[1] && firstRow < shape[0]
-        && type.dimensions[1].size ?? 0 <= shape[0] - firstRow,
+      type.dimensions[2].size == shape[1] && type.dimensions[1].size ?? 0 <= shape[0] - firstRow,
       "at most \(shape[0] - firstRow) tokens of width \(shape[1])")
     return type
   }

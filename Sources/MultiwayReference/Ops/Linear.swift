@@ -1,0 +1,96 @@
+import MultiwayCore
+import MultiwayGraph
+import MultiwayQuantization
+
+/// The matrix products with weights.
+extension NodeEvaluation {
+  mutating func linear(_ weight: ConstantID, _ bias: ConstantID?) throws -> [Float] {
+    let shape = graph[weight].data.shape
+    let outputs = shape[0]
+    let rows = inputs[0].shape.dimensions.dropLast().reduce(1, *)
+    let start = try bias.map { id throws in try weights(id) }
+    let matrix = try weights(weight)
+    var result = [Float](repeating: 0, count: rows * outputs)
+    try BLAS.multiply(
+      input, MatrixPlace(rows: rows, columns: width), matrix, MatrixPlace(rows: outputs, columns: width),
+      transposesRight: true, into: &result, MatrixPlace(rows: rows, columns: outputs))
+    if let start {
+      for row in 0..<rows {
+        for output in 0..<outputs { result[row * outputs + output] += start[output] }
+      }
+    }
+    return result
+  }
+
+  /// Quantizes the tokens, multiplies integers exactly, and scales back: what the runtime computes, in the plainest way.
+  mutating func quantizedLinear(_ linear: QuantizedLinear) throws -> [Float] {
+    let rows = inputs[0].shape.dimensions.dropLast().reduce(1, *)
+    let tokens = (0..<rows).map { QuantizedToken(input[$0 * width..<($0 + 1) * width]) }
+    let panels = try materializer.bytes(of: graph[linear.panels].data).array(of: Int8.self)
+    let scales = try materializer.bytes(of: graph[linear.scales].data).array(of: Float.self)
+    let start = try linear.bias.map { id throws in try weights(id) }
+    let left = tokens.flatMap(\.values)
+    var result = [Float](repeating: 0, count: rows * linear.outputs)
+    // A part of the outputs at a time: the weights are eight times as large in double precision.
+    for first in stride(from: 0, to: linear.outputs, by: 1024) {
+      let part = first..<min(linear.outputs, first + 1024)
+      let right = NodeEvaluation.unpacked(panels, outputs: part, inputs: linear.inputs)
+      let sums = try BLAS.multiplyTransposed(left, right, m: rows, n: part.count, k: linear.inputs)
+      for row in 0..<rows {
+        for output in part {
+          let sum = Float(sums[row * part.count + output - first])
+          let product = sum * (tokens[row].scale * scales[output])
+          result[row * linear.outputs + output] = start.map { product + $0[output] } ?? product
+        }
+      }
+    }
+    return result
+  }
+
+  /// The weights of some outputs, [outputs, inputs].
+  private static func unpacked(_ panels: [Int8], outputs: Range<Int>, inputs: Int) -> [Double] {
+    var matrix: [Double] = []
+    matrix.reserveCapacity(outputs.count * inputs)
+    for output in outputs {
+      for input in 0..<inputs {
+        matrix.append(Double(panels[Int8Panels.offset(output: output, input: input, inputs: inputs)]))
+      }
+    }
+    return matrix
+  }
+}
+
+/// A token in 8 bits: x ≈ scale · (q − zero) with q in 0…255.
+private struct QuantizedToken {
+  /// NaN where the token holds a NaN or an infinity or its range is infinite: then every output that it feeds is NaN.
+  let scale: Float
+  /// q − zero, whole numbers.
+  let values: [Double]
+
+  init(_ token: ArraySlice<Float>) {
+    var (low, high) = (Float(0), Float(0))
+    for value in token {
+      low = min(low, value)
+      high = max(high, value)
+    }
+    let range = high - low
+    guard range.isFinite, token.allSatisfy(\.isFinite) else {
+      scale = .nan
+      values = [Double](repeating: 0, count: token.count)
+      return
+    }
+    // What is smaller than any activation can be counts as zero, or the inverse would overflow.
+    guard range >= 0x1p-100 else {
+      scale = 1
+      values = [Double](repeating: 0, count: token.count)
+      return
+    }
+    let inverse = 255 / range
+    let zero = (-low * inverse).rounded(.toNearestOrEven)
+    scale = range / 255
+    values = token.map { value in
+      let quantized = (value * inverse).rounded(.toNearestOrEven) + zero
+      return Double(max(0, min(255, quantized)) - zero)
+    }
+  }
+}
