@@ -40,9 +40,6 @@ UNILM_TASK_NAMES = {
 
 DEFAULT_CLASSES = {"classification": 1000, "vqa": 3129, "nlvr2": 2}
 
-VISUAL_CODES = 8192
-"""Rows of `mim_head`: the codebook of BEiT-2's tokenizer."""
-
 
 @dataclass(frozen=True)
 class Configuration:
@@ -56,6 +53,8 @@ class Configuration:
     image_size: int = 224
     vocabulary: int = 64010
     text_positions: int = 1024
+    visual_codes: int = 8192
+    """Rows of pretraining's `mim_head`: the codebook of BEiT-2's tokenizer."""
     task: str = "classification"
     classes: int = 1000
     name: str = "beit3_base"
@@ -162,7 +161,7 @@ class Model(nn.Module):
             self.vision_head = nn.Linear(width, width, bias=False)
         elif task == "pretraining":
             self.mlm_head = nn.Linear(width, vocabulary)
-            self.mim_head = nn.Linear(width, VISUAL_CODES)
+            self.mim_head = nn.Linear(width, configuration.visual_codes)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return getattr(self, f"_{self.configuration.task}")(
@@ -377,6 +376,7 @@ def configuration_of(state: Mapping[str, Tensor], heads: int) -> Configuration:
         ffn=state["beit3.encoder.layers.0.ffn.A.fc1.weight"].shape[0],
         patch=patch,
         image_size=math.isqrt(rows - 3) * patch,
+        visual_codes=state["mim_head.weight"].shape[0] if task == "pretraining" else 0,
         vocabulary=1 if text_embed is None else text_embed.shape[0],
         text_positions=3 if text_positions is None else text_positions.shape[0],
         task=task,
@@ -526,6 +526,7 @@ def add_shape_options(parser: argparse.ArgumentParser) -> None:
         ("image-size", "side of the image in pixels"),
         ("vocabulary", "rows of the text embedding"),
         ("text-positions", "rows of the text position table, the two unused ones included"),
+        ("visual-codes", "outputs of the masked image head of pretraining"),
         ("classes", "outputs of the head"),
     ):
         parser.add_argument(f"--{name}", type=int, metavar="N", help=meaning)
@@ -533,7 +534,9 @@ def add_shape_options(parser: argparse.ArgumentParser) -> None:
 
 def configuration_from(options: argparse.Namespace) -> Configuration:
     """The configuration that the flags of `add_shape_options` ask for."""
-    fields = ("width", "layers", "heads", "ffn", "patch", "image_size", "vocabulary", "text_positions", "classes")
+    fields = (
+        "width", "layers", "heads", "ffn", "patch", "image_size", "vocabulary", "text_positions", "visual_codes", "classes",
+    )
     given = {name: getattr(options, name) for name in fields if getattr(options, name) is not None}
     start = SIZES.get(options.size, SIZES["base"])
     resized = {"width", "layers", "heads", "ffn"} & set(given)

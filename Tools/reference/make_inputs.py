@@ -44,9 +44,9 @@ def image(index: int, size: int, seed: int) -> np.ndarray:
 
 
 def text(index: int, length: int, vocabulary: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """One sentence and its padding mask (1 = padded), [length] each. Row 0 is never padded."""
+    """One sentence and its padding mask (1 = padded), [length] each. Row 0 alone is never padded."""
     generator = np.random.default_rng([seed, 2, index])
-    words = length if index == 0 else int(generator.integers(3, length + 1))
+    words = length if index == 0 else int(generator.integers(3, max(length, 4)))
     ids = np.full(length, PAD, dtype=np.int64)
     ids[:words] = generator.integers(4, vocabulary, words)
     ids[0], ids[words - 1] = BEGIN, END
