@@ -51,7 +51,7 @@ public struct Model: Sendable {
   /// The task's name: `classification`, `features`, …
   public var task: String
   /// The names and values of the hyper-parameters, for `inspect` and the artifact: `block_count` and so on.
-  public var hyperparameters: [(name: String, value: Hyperparameter)]
+  public var hyperparameters: [(name: String, value: HyperparameterValue)]
   /// The declared parameters with their tensors.
   public var parameters: BoundParameters
   /// The graph of the task.
@@ -63,7 +63,7 @@ public struct Model: Sendable {
 }
 
 /// A hyper-parameter's value.
-public enum Hyperparameter: Hashable, Sendable, CustomStringConvertible {
+public enum HyperparameterValue: Hashable, Sendable, CustomStringConvertible {
   /// A count or a size.
   case integer(Int)
   /// A real number.

@@ -1,5 +1,5 @@
 import Glibc
-public import MultiwayCore
+import MultiwayCore
 
 /// How far a candidate's values are from the reference's, over all elements of all examples.
 public struct Comparison: Sendable, Hashable {

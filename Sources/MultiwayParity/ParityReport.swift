@@ -1,5 +1,3 @@
-public import MultiwayCore
-
 /// The share of right answers of both models.
 public struct Accuracy: Sendable, Hashable {
   /// Of the reference.

@@ -80,7 +80,7 @@ public struct Verification: Sendable {
     }
     var report = ParityReport(
       outputs: names.compactMap { name in accumulators[name]?.result(name: name) }, gates: gates,
-      exampleCount: examples.count, isSynthetic: isSynthetic, accuracy: accuracy?.result, isa: session.context.isa.rawValue)
+      exampleCount: examples.count, isSynthetic: isSynthetic, accuracy: accuracy?.result, isa: session.instructionSet)
     if comparesLayers {
       let part = examples.part(0..<min(examples.count, Verification.layerExamples))
       report.layers = try LayerVerification(reference: reference, candidate: candidate, threads: threads).run(

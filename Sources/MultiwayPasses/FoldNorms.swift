@@ -17,13 +17,13 @@ public struct FoldNorms: Pass {
   public static let summary = "folds LayerNorm's bias, and its weight where int8 errors do not grow, into linear layers"
 
   /// When to fold the weight.
-  public enum WeightPolicy: Hashable, Sendable {
+  public enum WeightPolicy: String, CaseIterable, Hashable, Sendable {
     /// Only the bias folds.
     case never
     /// Every weight folds.
     case always
     /// A weight folds where the measured int8 error does not grow.
-    case whereErrorDoesNotGrow
+    case whereErrorDoesNotGrow = "measured"
   }
 
   /// When to fold the weight.

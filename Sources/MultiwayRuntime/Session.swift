@@ -26,6 +26,9 @@ public final class Session: Sendable {
     program = try Program(graph)
   }
 
+  /// The name of the instruction set: `avx512`.
+  public var instructionSet: String { context.isa.rawValue }
+
   /// The number of processors that this process may use.
   public static var defaultThreadCount: Int { max(1, min(64, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))))) }
 

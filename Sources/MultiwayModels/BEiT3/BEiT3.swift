@@ -1,6 +1,6 @@
 public import MultiwayCheckpoint
 public import MultiwayCore
-public import MultiwayGraph
+import MultiwayGraph
 
 /// BEiT-3 as released: a Multiway transformer with sub-LN whose attention projections, norms and feed-forward networks all
 /// exist twice, once for vision tokens (A) and once for text tokens (B). Only the attention itself is shared.

@@ -62,7 +62,7 @@ struct BEiT3Configuration: Sendable {
     return "BEiT-3 \(size), patch \(patchSize), \(imageSize)×\(imageSize)"
   }
 
-  var hyperparameters: [(name: String, value: Hyperparameter)] {
+  var hyperparameters: [(name: String, value: HyperparameterValue)] {
     [
       ("block_count", .integer(depth)), ("embedding_length", .integer(width)),
       ("feed_forward_length", .integer(feedForwardWidth)), ("attention.head_count", .integer(heads)),

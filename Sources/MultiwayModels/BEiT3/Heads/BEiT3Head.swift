@@ -16,7 +16,7 @@ protocol BEiT3Head: Sendable {
   /// The parameters of the head.
   func declarations(_ configuration: BEiT3Configuration) -> [ParameterDeclaration]
   /// Extra hyper-parameters.
-  var hyperparameters: [(name: String, value: Hyperparameter)] { get }
+  var hyperparameters: [(name: String, value: HyperparameterValue)] { get }
   /// Adds the whole graph.
   func build(_ builder: inout BEiT3GraphBuilder) throws(GraphError)
   /// How images are prepared for the task.
@@ -29,7 +29,7 @@ enum FinalNorm {
 }
 
 extension BEiT3Head {
-  var hyperparameters: [(name: String, value: Hyperparameter)] { [] }
+  var hyperparameters: [(name: String, value: HyperparameterValue)] { [] }
 
   /// Every task but ImageNet resizes both sides and uses 0.5 for mean and deviation.
   func preprocessing(size: Int) -> ImagePreprocessing {

@@ -21,7 +21,7 @@ struct ClassificationHead: BEiT3Head {
       + ParameterDeclaration.linear("head", classes, configuration.width, .head)
   }
 
-  var hyperparameters: [(name: String, value: Hyperparameter)] { [("class_count", .integer(classes))] }
+  var hyperparameters: [(name: String, value: HyperparameterValue)] { [("class_count", .integer(classes))] }
 
   func build(_ builder: inout BEiT3GraphBuilder) throws(GraphError) {
     let image = try builder.embedImage()

@@ -24,7 +24,7 @@ struct RetrievalHead: BEiT3Head {
     ]
   }
 
-  var hyperparameters: [(name: String, value: Hyperparameter)] { [("embedding_length_out", .integer(embedding))] }
+  var hyperparameters: [(name: String, value: HyperparameterValue)] { [("embedding_length_out", .integer(embedding))] }
 
   func build(_ builder: inout BEiT3GraphBuilder) throws(GraphError) {
     let image = try builder.embedImage()

@@ -24,7 +24,7 @@ struct VisualQuestionHead: BEiT3Head {
       + ParameterDeclaration.linear("head.3", answers, 2 * width, .head)
   }
 
-  var hyperparameters: [(name: String, value: Hyperparameter)] { [("class_count", .integer(answers))] }
+  var hyperparameters: [(name: String, value: HyperparameterValue)] { [("class_count", .integer(answers))] }
 
   func build(_ builder: inout BEiT3GraphBuilder) throws(GraphError) {
     let image = try builder.embedImage()

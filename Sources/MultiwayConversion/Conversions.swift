@@ -1,0 +1,210 @@
+public import MultiwayArtifact
+public import MultiwayCheckpoint
+import MultiwayCore
+import MultiwayGGUF
+public import MultiwayGraph
+import MultiwayModels
+public import MultiwayPasses
+import MultiwayQuantization
+
+/// Told how many bytes or constants of how many are written.
+public typealias Progress = (_ done: Int, _ total: Int) -> Void
+
+/// What a conversion did.
+public struct ConversionReport: Sendable {
+  /// The output.
+  public var output: String
+  /// The sizes of both files in bytes.
+  public var inputBytes: Int
+  /// The size of the output in bytes.
+  public var outputBytes: Int
+  /// The number of parameters of the input.
+  public var parametersBefore: Int
+  /// The number of parameters that were written.
+  public var parametersAfter: Int
+  /// What the passes did.
+  public var passes: [PassPipeline.Report] = []
+  /// What else a reader should know.
+  public var notes: [String] = []
+}
+
+/// The main job as calls: every verb that writes a model is one of these.
+public enum Conversions {
+  /// `quantize`: runs a recipe's passes and writes an artifact.
+  public static func quantize(
+    _ input: LoadedModel, recipe: Recipe, to path: String, overwrite: Bool, progress: Progress? = nil
+  ) throws -> ConversionReport {
+    guard try OutputKind(path: path) == .gguf else {
+      throw ConversionError(
+        .usage, "a quantized model is an artifact", expected: "an output that ends in .gguf", file: path)
+    }
+    var graph = input.graph
+    let passes = try recipe.pipeline().run(on: &graph)
+    var report = try write(graph, of: input, recipe: recipe, to: path, overwrite: overwrite, progress: progress)
+    report.passes = passes
+    return report
+  }
+
+  /// `convert`: writes the same model in another container or dtype.
+  ///
+  /// To safetensors every tensor of the state dict goes, whatever it is for. To GGUF goes a runnable artifact where the
+  /// architecture is known and the plain tensors where it is not.
+  public static func convert(
+    _ file: ModelFile, options: InputOptions, dtype: DType?, to path: String, overwrite: Bool,
+    progress: Progress? = nil
+  ) throws -> ConversionReport {
+    switch (file, try OutputKind(path: path)) {
+    case (.artifact, .gguf):
+      return try convertGraph(try LoadedModel(file), dtype: dtype, to: path, overwrite: overwrite, progress: progress)
+    case (.checkpoint(let checkpoint), .gguf):
+      let stateDict = try checkpoint.stateDict(named: options.stateDict)
+      guard Architectures.recognize(stateDict.tensors) != nil else {
+        return try convertTensors(
+          stateDict.tensors, of: file, dtype: dtype, to: path, kind: .gguf, overwrite: overwrite, progress: progress)
+      }
+      let model = try LoadedModel(file, options: options)
+      return try convertGraph(model, dtype: dtype, to: path, overwrite: overwrite, progress: progress)
+    case (.checkpoint(let checkpoint), .safetensors):
+      let stateDict = try checkpoint.stateDict(named: options.stateDict)
+      return try convertTensors(
+        stateDict.tensors, of: file, dtype: dtype, to: path, kind: .safetensors, overwrite: overwrite,
+        progress: progress)
+    case (.artifact(let artifact), .safetensors):
+      return try convertTensors(
+        artifact.storedTensors, of: file, dtype: dtype, to: path, kind: .safetensors, overwrite: overwrite,
+        progress: progress)
+    }
+  }
+
+  /// `prune`: keeps what a modality's tokens reach, or, with no modality, what the task reaches.
+  public static func prune(
+    _ input: LoadedModel, keep: Modality?, to path: String, overwrite: Bool, progress: Progress? = nil
+  ) throws -> ConversionReport {
+    var graph = input.graph
+    let pass: any Pass = keep.map { KeepModality($0) } ?? RemoveUnreached()
+    let passes = try PassPipeline([pass]).run(on: &graph)
+    let kept = try keep ?? reachedModality(graph, path: input.file.path)
+    var report: ConversionReport
+    switch try OutputKind(path: path) {
+    case .gguf:
+      report = try write(graph, of: input, recipe: try input.recipe, to: path, overwrite: overwrite, progress: progress)
+    case .safetensors:
+      report = try writeKept(kept, of: input, to: path, overwrite: overwrite, progress: progress)
+    }
+    report.passes = passes
+    return report
+  }
+}
+
+extension Conversions {
+  private static func write(
+    _ graph: Graph, of input: LoadedModel, recipe: Recipe, to path: String, overwrite: Bool, progress: Progress?
+  ) throws -> ConversionReport {
+    try ArtifactWriter.write(
+      graph, metadata: input.metadata(recipe: recipe), to: path, overwrite: overwrite, inputs: [input.file.identity],
+      progress: progress)
+    return ConversionReport(
+      output: path, inputBytes: input.file.byteCount, outputBytes: try MappedFile(path: path).byteCount,
+      parametersBefore: input.parameterCount, parametersAfter: graph.parameterCount, notes: input.assumptions)
+  }
+
+  private static func convertGraph(
+    _ input: LoadedModel, dtype: DType?, to path: String, overwrite: Bool, progress: Progress?
+  ) throws -> ConversionReport {
+    var recipe = try input.recipe
+    var graph = input.graph
+    var passes: [any Pass] = [RemoveUnreached()]
+    if let dtype {
+      passes.append(CastStorage(dtype))
+      if recipe.int8Roles.isEmpty, let plain = Recipes.all.first(where: { $0.name == dtype.shortName }) { recipe = plain }
+    }
+    let reports = try PassPipeline(passes).run(on: &graph)
+    var report = try write(graph, of: input, recipe: recipe, to: path, overwrite: overwrite, progress: progress)
+    report.passes = reports
+    return report
+  }
+
+  private static func convertTensors(
+    _ tensors: [StoredTensor], of file: ModelFile, dtype: DType?, to path: String, kind: OutputKind, overwrite: Bool,
+    progress: Progress?
+  ) throws -> ConversionReport {
+    let written = dtype.map { dtype in tensors.map { CastStorageOfTensor.cast($0, to: dtype) } } ?? tensors
+    switch kind {
+    case .safetensors:
+      try SafetensorsWriter.write(
+        written, metadata: file.carriedMetadata, to: path, overwrite: overwrite, inputs: [file.identity],
+        progress: progress)
+    case .gguf:
+      try GGUFPlainWriter.write(
+        written, to: path, overwrite: overwrite, inputs: [file.identity], progress: progress)
+    }
+    let count = tensors.reduce(0) { $0 + $1.shape.elementCount }
+    return ConversionReport(
+      output: path, inputBytes: file.byteCount, outputBytes: try MappedFile(path: path).byteCount,
+      parametersBefore: count, parametersAfter: count, notes: file.notes)
+  }
+
+  private static func reachedModality(_ graph: Graph, path: String) throws(ConversionError) -> Modality {
+    let modalities = Set(graph.constants.map(\.modality)).subtracting([.shared])
+    guard modalities.count == 1, let modality = modalities.first else {
+      throw ConversionError(
+        .usage, "the task of this model reaches both vision and text",
+        remedy: "say which experts to keep: --keep vision or --keep text", file: path)
+    }
+    return modality
+  }
+
+  /// Writes the checkpoint's own tensors without those of the other modality, names and bytes kept.
+  private static func writeKept(
+    _ kept: Modality, of input: LoadedModel, to path: String, overwrite: Bool, progress: Progress?
+  ) throws -> ConversionReport {
+    guard let model = input.model else {
+      throw ConversionError(
+        .usage, "an artifact no longer has the checkpoint's tensors", expected: "an output that ends in .gguf", file: path)
+    }
+    guard kept == .vision else {
+      throw ConversionError(
+        .usage, "a state dict of text experts alone has no layout that a loader knows",
+        expected: "an output that ends in .gguf", file: path)
+    }
+    let parameters = model.parameters.parameters.filter { $0.declaration.modality != .text }
+    try SafetensorsWriter.write(
+      parameters.map(\.tensor), metadata: input.file.carriedMetadata, to: path, overwrite: overwrite,
+      inputs: [input.file.identity], progress: progress)
+    return ConversionReport(
+      output: path, inputBytes: input.file.byteCount, outputBytes: try MappedFile(path: path).byteCount,
+      parametersBefore: input.parameterCount,
+      parametersAfter: parameters.reduce(0) { $0 + $1.tensor.shape.elementCount }, notes: input.assumptions)
+  }
+}
+
+extension ModelFile {
+  /// What a checkpoint's reader had to say.
+  var notes: [String] {
+    if case .checkpoint(let checkpoint) = self { return checkpoint.notes }
+    return []
+  }
+
+  /// The plain facts of a checkpoint that go with its tensors into safetensors metadata, which holds strings only.
+  var carriedMetadata: [String: String] {
+    var metadata = ["format": "pt"]
+    guard case .checkpoint(let checkpoint) = self else { return metadata }
+    for (key, value) in checkpoint.metadata.members { metadata[key] = value.string ?? value.text() }
+    // The heads are the one size that no shape tells: they must survive the way to safetensors.
+    for key in ["num_attention_heads", "encoder_attention_heads", "num_heads", "heads"] {
+      if let heads = checkpoint.metadata["args"]?[key]?.integer { metadata["num_attention_heads"] = String(heads) }
+    }
+    return metadata
+  }
+}
+
+extension Artifact {
+  /// The constants as they are stored.
+  var storedTensors: [StoredTensor] {
+    graph.constants.compactMap { constant in
+      guard case .stored(var tensor) = constant.data else { return nil }
+      tensor.name = constant.name
+      return tensor
+    }
+  }
+}

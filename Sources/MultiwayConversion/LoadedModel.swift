@@ -1,0 +1,109 @@
+public import MultiwayArtifact
+public import MultiwayCheckpoint
+import MultiwayCore
+public import MultiwayGraph
+import MultiwayGGUF
+public import MultiwayModels
+public import MultiwayParity
+
+/// A model that can be run, whatever file it came from.
+public struct LoadedModel: Sendable {
+  /// The file.
+  public let file: ModelFile
+  /// The model of a checkpoint, nil for an artifact.
+  public let model: Model?
+  /// The graph.
+  public var graph: Graph
+
+  /// Opens a file and finds its model.
+  public init(path: String, options: InputOptions = InputOptions()) throws {
+    try self.init(try ModelFile.open(path), options: options)
+  }
+
+  /// Finds the model of a file.
+  public init(_ file: ModelFile, options: InputOptions = InputOptions()) throws {
+    self.file = file
+    switch file {
+    case .artifact(let artifact):
+      model = nil
+      graph = artifact.graph
+    case .checkpoint(let checkpoint):
+      let stateDict = try checkpoint.stateDict(named: options.stateDict)
+      let model = try Architectures.load(stateDict, of: checkpoint, options: ModelOptions(heads: options.heads))
+      self.model = model
+      graph = model.graph
+    }
+  }
+
+  /// A line for people.
+  public var summary: String {
+    switch file {
+    case .artifact(let artifact): artifact.metadata.name
+    case .checkpoint: model?.summary ?? ""
+    }
+  }
+
+  /// The number of parameters in the file, those that the graph does not reach included.
+  public var parameterCount: Int { model?.parameters.elementCount ?? graph.parameterCount }
+
+  /// What was assumed because the file does not tell it.
+  public var assumptions: [String] { model?.assumptions ?? [] }
+
+  /// The recipe that made an artifact; for a checkpoint what its dtype promises.
+  public var recipe: Recipe {
+    get throws {
+      if case .artifact(let artifact) = file, !artifact.metadata.recipe.members.isEmpty {
+        return try Recipe(json: .object(artifact.metadata.recipe), file: artifact.path)
+      }
+      let types = Set(graph.constants.filter { $0.data.shape.rank == 2 }.map(\.data.dtype))
+      if types.contains(.bf16) { return Recipes.bf16 }
+      return types.contains(.f16) ? Recipes.f16 : Recipes.f32
+    }
+  }
+
+  /// The metadata of an artifact that is made of this model by a recipe.
+  func metadata(recipe: Recipe) -> ArtifactMetadata {
+    switch file {
+    case .artifact(let artifact):
+      var metadata = artifact.metadata
+      metadata.recipe = recipe.json
+      metadata.certificate = nil
+      metadata.toolVersion = MultiwayVersion.current
+      return metadata
+    case .checkpoint(let checkpoint):
+      return ArtifactMetadata(
+        architecture: model?.architecture ?? "", name: summary, hyperparameters: hyperparameters,
+        preprocessing: model?.preprocessing?.json, recipe: recipe.json,
+        sources: [ArtifactSource(path: checkpoint.path, byteCount: checkpoint.byteCount)],
+        toolVersion: MultiwayVersion.current)
+    }
+  }
+
+  private var hyperparameters: [MultiwayArtifact.Hyperparameter] {
+    var parameters = (model?.hyperparameters ?? []).map { name, value in
+      switch value {
+      case .integer(let number): Hyperparameter(name, .u32(UInt32(clamping: number)))
+      case .real(let number): Hyperparameter(name, .f32(number))
+      case .text(let text): Hyperparameter(name, .string(text))
+      }
+    }
+    parameters.append(Hyperparameter("task", .string(model?.task ?? "")))
+    if let preprocessing = model?.preprocessing {
+      parameters.append(Hyperparameter("vision.image_mean", .array(.f32(preprocessing.mean))))
+      parameters.append(Hyperparameter("vision.image_std", .array(.f32(preprocessing.standardDeviation))))
+    }
+    return parameters
+  }
+}
+
+extension ImagePreprocessing {
+  /// The preprocessing as an artifact holds it.
+  var json: JSONObject {
+    [
+      "image_size": .integer(size), "resize": .string(cropsCentre ? "shorter_side_then_centre_crop" : "both_sides"),
+      "interpolation": .string("bicubic"), "antialias": .bool(true), "rescale": .real(1.0 / 255),
+      "mean": .array(mean.map { .real(Double("\($0)") ?? 0) }),
+      "std": .array(standardDeviation.map { .real(Double("\($0)") ?? 0) }),
+    ]
+  }
+}

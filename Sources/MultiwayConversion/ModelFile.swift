@@ -1,0 +1,61 @@
+public import MultiwayArtifact
+public import MultiwayCheckpoint
+public import MultiwayCore
+import MultiwayGGUF
+
+/// What the user says about an input file beyond its path.
+public struct InputOptions: Sendable {
+  /// Which dictionary of tensors to take, where a file holds several: `model`, `model_ema`, …; nil for the default.
+  public var stateDict: String?
+  /// The number of attention heads, where no key tells it.
+  public var heads: Int?
+
+  /// Makes options.
+  public init(stateDict: String? = nil, heads: Int? = nil) {
+    self.stateDict = stateDict
+    self.heads = heads
+  }
+}
+
+/// An input file of any kind, found from its bytes.
+public enum ModelFile: Sendable {
+  /// A checkpoint of any format.
+  case checkpoint(Checkpoint)
+  /// An artifact of ours.
+  case artifact(Artifact)
+
+  /// Opens a file; only headers are read.
+  public static func open(_ path: String) throws -> ModelFile {
+    let file = try MappedFile(path: path)
+    let bytes = file.bytes
+    if GGUFContainer.recognizes(bytes.span) {
+      let container = try GGUFContainer.read(file)
+      if Artifact.recognizes(container) { return .artifact(try Artifact.read(container)) }
+    }
+    return .checkpoint(try CheckpointFormats.read(file))
+  }
+
+  /// The path as it was given.
+  public var path: String {
+    switch self {
+    case .checkpoint(let checkpoint): checkpoint.path
+    case .artifact(let artifact): artifact.path
+    }
+  }
+
+  /// The size in bytes.
+  public var byteCount: Int {
+    switch self {
+    case .checkpoint(let checkpoint): checkpoint.byteCount
+    case .artifact(let artifact): artifact.byteCount
+    }
+  }
+
+  /// Device and inode, by which an output is kept from replacing its own input.
+  public var identity: FileIdentity {
+    switch self {
+    case .checkpoint(let checkpoint): checkpoint.identity
+    case .artifact(let artifact): artifact.identity
+    }
+  }
+}

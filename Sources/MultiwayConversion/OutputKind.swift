@@ -1,0 +1,21 @@
+import MultiwayCore
+
+/// What an output file is, from its extension.
+public enum OutputKind: String, CaseIterable, Sendable {
+  /// An artifact, or a plain GGUF container.
+  case gguf
+  /// A safetensors file.
+  case safetensors
+
+  /// Finds the kind of a path. `.pth` and `.onnx` are named in the error, as they are to come.
+  public init(path: String) throws(ConversionError) {
+    let name = path.split(separator: "/", omittingEmptySubsequences: false).last.map(String.init) ?? path
+    let suffix = name.lastIndex(of: ".").map { String(name[name.index(after: $0)...]) } ?? ""
+    guard let kind = OutputKind(rawValue: suffix.lowercased()) else {
+      throw ConversionError(
+        .usage, suffix.isEmpty ? "the output has no extension" : "outputs of the kind .\(suffix) are not supported",
+        expected: OutputKind.allCases.map { "." + $0.rawValue }.joined(separator: " or "), file: path)
+    }
+    self = kind
+  }
+}
