@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "reference"))
-import beit3  # noqa: E402
+import checkpoints  # noqa: E402
 
 
 class Foreign:
@@ -51,7 +51,7 @@ LENIENT_PICKLE = SimpleNamespace(__name__="lenient", Unpickler=LenientUnpickler,
 
 def state_of(path: Path) -> dict[str, Tensor]:
     checkpoint = torch.load(path, map_location="cpu", weights_only=False, pickle_module=LENIENT_PICKLE)
-    state = beit3.unwrap(checkpoint)
+    state = checkpoints.unwrap(checkpoint)
     return {name: value.detach() for name, value in state.items() if isinstance(value, Tensor)}
 
 

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import beit3
+import checkpoints
 from make_checkpoint import make_state
 from make_inputs import make_inputs
 from run import run
@@ -66,7 +67,7 @@ def golden(configuration: beit3.Configuration, stem: Path, seed: int, *, every_v
     state = make_state(configuration, seed)
     inputs = inputs_for(configuration)
     results = run(model_of(configuration, state), inputs, every_value=every_value)
-    torch.save(beit3.wrap(state, configuration, seed=seed), stem.with_name(stem.name + ".pth"))
+    torch.save(checkpoints.wrap(state, configuration, seed=seed), stem.with_name(stem.name + ".pth"))
     save_file(inputs, stem.with_name(stem.name + "_inputs.safetensors"))
     kind = "values" if every_value else "outputs"
     save_file(results, stem.with_name(f"{stem.name}_{kind}.safetensors"))
@@ -75,15 +76,15 @@ def golden(configuration: beit3.Configuration, stem: Path, seed: int, *, every_v
 def containers(folder: Path) -> None:
     """One state dict in every container that training code writes."""
     state = make_state(SMALLEST, seed=3)
-    training = beit3.wrap(state, SMALLEST)
+    training = checkpoints.wrap(state, SMALLEST)
     averaged = OrderedDict((name, tensor * 0.5) for name, tensor in state.items())
     halved = make_state(SMALLEST, seed=3, half=True)
     save_file(state, folder / "expected.safetensors")
     torch.save(training, folder / "model.pth")
-    torch.save(beit3.wrap(state, SMALLEST, wrapper="bare"), folder / "bare.pth")
-    torch.save(beit3.wrap(state, SMALLEST, wrapper="module"), folder / "module.pth")
-    torch.save(beit3.wrap(state, SMALLEST, wrapper="state_dict"), folder / "state_dict.pth")
-    torch.save(beit3.wrap(halved, SMALLEST), folder / "half.pth")
+    torch.save(checkpoints.wrap(state, SMALLEST, wrapper="bare"), folder / "bare.pth")
+    torch.save(checkpoints.wrap(state, SMALLEST, wrapper="module"), folder / "module.pth")
+    torch.save(checkpoints.wrap(state, SMALLEST, wrapper="state_dict"), folder / "state_dict.pth")
+    torch.save(checkpoints.wrap(halved, SMALLEST), folder / "half.pth")
     torch.save({**training, "model_ema": averaged}, folder / "ema.pth")
     torch.save(training, folder / "protocol4.pth", pickle_protocol=4)
     torch.save(training, folder / "protocol5.pth", pickle_protocol=5)
@@ -169,7 +170,7 @@ def odd_checkpoint(folder: Path) -> None:
     checkpoint = {
         "model": tensors,
         "ema": foreign_object(),
-        "args": beit3.training_arguments(SMALLEST),
+        "args": checkpoints.training_arguments(SMALLEST),
         "best_accuracy": np.float32(0.5),
         "history": np.arange(6, dtype=np.float64).reshape(2, 3),
         "shape": torch.Size([2, 3]),

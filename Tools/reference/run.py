@@ -16,6 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import beit3
+import checkpoints
+from recording import recorded
 
 
 def run(model: beit3.Model, inputs: dict[str, Tensor], *, every_value: bool = False) -> dict[str, Tensor]:
@@ -27,7 +29,7 @@ def run(model: beit3.Model, inputs: dict[str, Tensor], *, every_value: bool = Fa
     with torch.inference_mode():
         if not every_value:
             return {name: value.contiguous() for name, value in model(inputs).items()}
-        with beit3.recorded(model) as values:
+        with recorded(model) as values:
             outputs = model(inputs)
     return {name: value.contiguous() for name, value in {**values, **outputs}.items()}
 
@@ -44,8 +46,14 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    model = beit3.load(options.checkpoint, options.heads)
+    try:
+        model = checkpoints.load(options.checkpoint, options.heads)
+    except ValueError as error:
+        parser.error(f"{options.checkpoint}: {error}")
     inputs = {name: value[: options.limit] for name, value in load_file(options.inputs).items()}
+    missing = [name for name in beit3.REQUIRED_INPUTS.get(model.configuration.task, ()) if name not in inputs]
+    if missing or not inputs:
+        parser.error(f"{options.inputs} lacks {' and '.join(missing) or 'inputs'}; the task is {model.configuration.task}")
     outputs = run(model, inputs, every_value=options.all)
     save_file(outputs, options.outputs, metadata={"torch": torch.__version__})
     shown = [name for name in outputs if not name.startswith("layers.")]

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import beit3
+import checkpoints
 from run import run
 
 CONFIGURATION = beit3.Configuration(
@@ -61,7 +62,7 @@ def on_canvas(images: Tensor, generator: torch.Generator | None = None) -> Tenso
 def train(model: beit3.Model, images: Tensor, labels: Tensor, epochs: int, seed: int) -> torch.optim.Optimizer:
     """AdamW under a cosine schedule with warm-up, random places on the canvas and a little noise."""
     generator = torch.Generator().manual_seed(seed)
-    used = [parameter for name, parameter in model.named_parameters() if not beit3.is_text_half(name)]
+    used = [parameter for name, parameter in model.named_parameters() if not checkpoints.is_text_half(name)]
     optimizer = torch.optim.AdamW(used, lr=1e-3, weight_decay=0.05)
     batch, warm_up = 64, 3
     steps = epochs * math.ceil(len(labels) / batch)
@@ -113,7 +114,7 @@ def main() -> None:
         raise SystemExit(f"the test accuracy is below {REQUIRED_ACCURACY}: nothing was written")
 
     moments = optimizer.state[model.beit3.vision_embed.cls_token]
-    checkpoint = beit3.wrap(
+    checkpoint = checkpoints.wrap(
         OrderedDict(model.state_dict()),
         CONFIGURATION,
         moments=(moments["exp_avg"], moments["exp_avg_sq"]),

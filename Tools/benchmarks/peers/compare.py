@@ -45,10 +45,10 @@ def pytorch(checkpoint: Path, heads: int | None, threads: int, work: Path) -> tu
     """PyTorch itself, and the ONNX file that the others start from."""
     import torch
 
-    import beit3
+    import checkpoints
 
     torch.set_num_threads(threads)
-    model = beit3.load(checkpoint, heads)
+    model = checkpoints.load(checkpoint, heads)
     if model.configuration.task != "classification":
         raise SystemExit(f"{checkpoint}: the task is {model.configuration.task}; the comparison needs classification")
 
@@ -79,7 +79,7 @@ def pytorch(checkpoint: Path, heads: int | None, threads: int, work: Path) -> tu
         with torch.inference_mode():
             return model({"image": torch.from_numpy(image)})["logits"].numpy()
 
-    used = sum(tensor.numel() for name, tensor in model.state_dict().items() if not beit3.is_text_half(name))
+    used = sum(tensor.numel() for name, tensor in model.state_dict().items() if not checkpoints.is_text_half(name))
     return Engine("PyTorch fp32", run, used * 4), exported
 
 
