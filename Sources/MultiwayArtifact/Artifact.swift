@@ -1,0 +1,132 @@
+public import MultiwayCore
+public import MultiwayGGUF
+public import MultiwayGraph
+
+/// A model as multiway ships it: a GGUF file that holds its own graph.
+public struct Artifact: Sendable {
+  /// What every tensor's position in the file is a multiple of.
+  public static let alignment = 64
+  /// The format version that this code writes and reads.
+  public static let formatVersion = 1
+  /// The layout of int8 weights that this code writes and reads: panels of 64 outputs × 4 inputs.
+  public static let panelLayout = "\(QuantizedMatrix.panelOutputs)x\(QuantizedMatrix.panelInputs)"
+
+  /// The model. Its constants are stored tensors that lie in the mapped file.
+  public let graph: Graph
+  /// What the artifact says about itself.
+  public let metadata: ArtifactMetadata
+  /// The path as it was given.
+  public let path: String
+  /// The size of the file in bytes.
+  public let byteCount: Int
+  /// Device and inode, by which an output is kept from replacing its own input.
+  public let identity: FileIdentity
+
+  /// True for a GGUF file that is an artifact and not some other model.
+  public static func recognizes(_ container: GGUFContainer) -> Bool { container[ArtifactKey.graph] != nil }
+
+  /// Opens an artifact. The header is checked whole; tensor bytes are not touched.
+  public static func read(_ file: MappedFile) throws -> Artifact { try read(GGUFContainer.read(file)) }
+
+  /// Opens the artifact in a container.
+  public static func read(_ container: GGUFContainer) throws -> Artifact {
+    do {
+      try checkVersion(container)
+      let metadata = try ArtifactMetadata(container)
+      let text = try MetadataReader(container).string(ArtifactKey.graph)
+      let graph = try GraphJSON.decode(text, data: try constants(container))
+      try checkPanels(graph, container)
+      return Artifact(
+        graph: graph, metadata: metadata, path: container.file.path, byteCount: container.file.byteCount,
+        identity: container.file.identity)
+    } catch var error as ArtifactError {
+      error.diagnosis.file = container.file.path
+      throw error
+    }
+  }
+
+  private static func checkVersion(_ container: GGUFContainer) throws(ArtifactError) {
+    guard recognizes(container) else {
+      throw ArtifactError(
+        .notAnArtifact, "this GGUF file holds no graph", expected: "the key \(ArtifactKey.graph)",
+        remedy: "convert the model's checkpoint with multiway; graphs of other GGUF files are not known")
+    }
+    guard container[ArtifactKey.format]?.integer == formatVersion else {
+      let found = container[ArtifactKey.format]?.integer.map(String.init) ?? "unknown"
+      throw ArtifactError(
+        .unsupported, "artifact format \(found)", expected: "\(formatVersion)",
+        remedy: "use the version of multiway that wrote it, or convert again")
+    }
+    guard container.alignment == alignment else {
+      throw ArtifactError(.unsupported, "an alignment of \(container.alignment)", expected: "\(alignment)")
+    }
+  }
+
+  /// The tensors as constants; one error lists all that artifacts do not hold.
+  private static func constants(_ container: GGUFContainer) throws -> [String: TensorExpression] {
+    var constants: [String: TensorExpression] = [:]
+    var problems: [String] = []
+    for tensor in container.tensors {
+      guard let dtype = DType(artifactType: tensor.type), let shape = Shape(checking: tensor.dimensions),
+        shape.dimensions.allSatisfy({ (1...Dimension.limits.upperBound).contains($0) })
+      else {
+        problems.append("'\(tensor.name)' \(tensor.type.name)\(tensor.dimensions)")
+        continue
+      }
+      let storage = MappedStorage(file: container.file, range: try container.range(of: tensor))
+      constants[tensor.name] = .stored(StoredTensor(name: tensor.name, dtype: dtype, shape: shape, storage: storage))
+    }
+    guard problems.isEmpty else {
+      throw ArtifactError(
+        .tensorMismatch, "artifacts do not hold " + problems.joined(separator: ", "),
+        expected: "sizes of 1 or more in F32, F16, BF16, I8 or I32")
+    }
+    return constants
+  }
+
+  private static func checkPanels(_ graph: Graph, _ container: GGUFContainer) throws(ArtifactError) {
+    guard graph.hasQuantizedLayers else { return }
+    let layout = try MetadataReader(container).string(ArtifactKey.panelLayout)
+    guard layout == panelLayout else {
+      throw ArtifactError(
+        .unsupported, "int8 weights in the layout '\(layout)'", expected: panelLayout,
+        remedy: "use the version of multiway that wrote it, or convert again")
+    }
+  }
+}
+
+extension Graph {
+  /// True where int8 weights are read.
+  var hasQuantizedLayers: Bool {
+    nodes.contains { node in
+      if case .quantizedLinear = node.op { return true }
+      return false
+    }
+  }
+}
+
+extension DType {
+  /// The dtype of a tensor of an artifact, nil for a type that artifacts do not hold.
+  init?(artifactType type: GGUFType) {
+    switch type {
+    case .f32: self = .f32
+    case .f16: self = .f16
+    case .bf16: self = .bf16
+    case .i8: self = .i8
+    case .i32: self = .i32
+    default: return nil
+    }
+  }
+
+  /// The type of a tensor of an artifact, nil for a dtype that artifacts do not hold.
+  var artifactType: GGUFType? {
+    switch self {
+    case .f32: .f32
+    case .f16: .f16
+    case .bf16: .bf16
+    case .i8: .i8
+    case .i32: .i32
+    default: nil
+    }
+  }
+}

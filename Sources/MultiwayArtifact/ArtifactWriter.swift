@@ -1,0 +1,118 @@
+public import MultiwayCore
+import MultiwayGGUF
+public import MultiwayGraph
+import MultiwayQuantization
+
+/// Writes artifacts. The same graph and metadata give the same bytes on every run: nothing of the time, the machine or the folder
+/// goes in.
+public enum ArtifactWriter {
+  /// The revision of quantized formats that `general.quantization_version` names.
+  static let quantizationVersion: UInt32 = 2
+
+  /// Computes the constants of a graph one at a time and writes them with the graph. The file appears whole or not at all.
+  /// - Parameters:
+  ///   - inputs: files that are being read; the output may not be one of them.
+  ///   - progress: called after each tensor with the number written and the number of all.
+  public static func write(
+    _ graph: Graph, metadata: ArtifactMetadata, to path: String, overwrite: Bool, inputs: [FileIdentity] = [],
+    progress: ((_ done: Int, _ total: Int) -> Void)? = nil
+  ) throws {
+    let pairs = try pairs(graph, metadata)
+    let tensors = try tensors(graph)
+    var writer = try GGUFWriter(
+      path: path, overwrite: overwrite, inputs: inputs, metadata: pairs, tensors: tensors,
+      alignment: Artifact.alignment)
+    var materializer = Materializer(discardsSources: true)
+    for (index, constant) in graph.constants.enumerated() {
+      try materializer.forEachPiece(of: constant.data) { piece in try writer.writeTensor(piece) }
+      progress?(index + 1, graph.constants.count)
+    }
+    try writer.finish()
+  }
+
+  /// Writes a copy of an artifact with another certificate, tensors streamed through.
+  /// - Parameter path: may be the artifact's own path if `overwrite` is true: the file is replaced as a whole.
+  public static func certify(
+    _ file: MappedFile, with certificate: JSONValue, to path: String, overwrite: Bool
+  ) throws {
+    let container = try GGUFContainer.read(file)
+    _ = try Artifact.read(container)
+    var pairs = container.metadata.filter { $0.key != ArtifactKey.certificate }
+    pairs.append((ArtifactKey.certificate, .string(certificate.text())))
+    var writer = try GGUFWriter(
+      path: path, overwrite: overwrite, metadata: pairs,
+      tensors: container.tensors.map { ($0.name, $0.dimensions, $0.type) }, alignment: container.alignment)
+    let bytes = file.bytes
+    for tensor in container.tensors {
+      let range = try container.range(of: tensor)
+      for start in stride(from: range.lowerBound, to: range.upperBound, by: 16 << 20) {
+        let part = start..<min(range.upperBound, start + 16 << 20)
+        let piece = bytes.extracting(part)
+        try writer.writeTensor(piece.span)
+        file.discard(part)
+      }
+    }
+    try writer.finish()
+  }
+
+  private static func pairs(
+    _ graph: Graph, _ metadata: ArtifactMetadata
+  ) throws(ArtifactError) -> [(key: String, value: GGUFValue)] {
+    do { try graph.verify() } catch { throw ArtifactError(.unstorable, error.diagnosis) }
+    guard ArtifactMetadata.isArchitecture(metadata.architecture) else {
+      throw ArtifactError(.unstorable, "the architecture '\(metadata.architecture)'", expected: "a model family's name")
+    }
+    let text = GraphJSON.encode(graph)
+    // What cannot be read back is not written.
+    var data: [String: TensorExpression] = [:]
+    for constant in graph.constants { data[constant.name] = constant.data }
+    do { _ = try GraphJSON.decode(text, data: data) } catch { throw ArtifactError(.unstorable, error.diagnosis) }
+    var pairs = metadata.leadingPairs()
+    let isQuantized = graph.hasQuantizedLayers
+    if isQuantized {
+      pairs.append((ArtifactKey.quantizationVersion, .u32(quantizationVersion)))
+    } else {
+      pairs.append((ArtifactKey.fileType, .u32(fileType(graph))))
+    }
+    pairs.append((ArtifactKey.format, .u32(UInt32(Artifact.formatVersion))))
+    pairs.append((ArtifactKey.version, .string(metadata.toolVersion)))
+    if isQuantized { pairs.append((ArtifactKey.panelLayout, .string(Artifact.panelLayout))) }
+    pairs.append((ArtifactKey.graph, .string(text)))
+    return pairs + metadata.trailingPairs()
+  }
+
+  /// The file type that GGUF tools show: 0 for fp32, 1 for mostly fp16, 32 for mostly bf16. There is none for our int8 panels.
+  private static func fileType(_ graph: Graph) -> UInt32 {
+    var counts: [DType: Int] = [:]
+    for constant in graph.constants { counts[constant.data.dtype, default: 0] += constant.data.shape.elementCount }
+    let (f32, f16, bf16) = (counts[.f32] ?? 0, counts[.f16] ?? 0, counts[.bf16] ?? 0)
+    if f32 >= max(f16, bf16) { return 0 }
+    return f16 >= bf16 ? 1 : 32
+  }
+
+  /// The tensors as the container declares them; one error lists all that cannot be stored.
+  private static func tensors(
+    _ graph: Graph
+  ) throws(ArtifactError) -> [(name: String, dimensions: [Int], type: GGUFType)] {
+    var tensors: [(name: String, dimensions: [Int], type: GGUFType)] = []
+    var problems: [String] = []
+    for constant in graph.constants {
+      let shape = constant.data.shape
+      guard let type = constant.data.dtype.artifactType, shape.rank <= GGUFWriter.maximumRank,
+        shape.dimensions.allSatisfy({ (1...Dimension.limits.upperBound).contains($0) }),
+        (1...GGUFWriter.maximumNameSize).contains(constant.name.utf8.count)
+      else {
+        problems.append("'\(constant.name)' \(constant.data.dtype.shortName)\(shape)")
+        continue
+      }
+      tensors.append((constant.name, shape.dimensions, type))
+    }
+    guard problems.isEmpty else {
+      throw ArtifactError(
+        .unstorable, "artifacts cannot hold " + problems.joined(separator: ", "),
+        expected: "names of at most \(GGUFWriter.maximumNameSize) bytes, at most \(GGUFWriter.maximumRank) dimensions, "
+          + "and f32, f16, bf16, i8 or i32")
+    }
+    return tensors
+  }
+}
