@@ -44,7 +44,7 @@ let layers: [Layer] = [
     ]),
   Layer(
     name: "MultiwayParity",
-    imports: ["MultiwayCore", "MultiwayGraph", "MultiwayReference", "MultiwayRuntime"]),
+    imports: ["MultiwayCore", "MultiwayGraph", "MultiwayPasses", "MultiwayReference", "MultiwayRuntime"]),
   Layer(
     name: "MultiwayConversion",
     imports: [

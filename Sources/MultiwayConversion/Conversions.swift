@@ -1,6 +1,6 @@
-public import MultiwayArtifact
-public import MultiwayCheckpoint
-import MultiwayCore
+import MultiwayArtifact
+import MultiwayCheckpoint
+public import MultiwayCore
 import MultiwayGGUF
 public import MultiwayGraph
 import MultiwayModels

@@ -1,10 +1,10 @@
-public import MultiwayArtifact
-public import MultiwayCheckpoint
-import MultiwayCore
+import MultiwayArtifact
+import MultiwayCheckpoint
+public import MultiwayCore
 public import MultiwayGraph
 import MultiwayGGUF
 public import MultiwayModels
-public import MultiwayParity
+import MultiwayParity
 
 /// A model that can be run, whatever file it came from.
 public struct LoadedModel: Sendable {
@@ -40,6 +40,22 @@ public struct LoadedModel: Sendable {
     switch file {
     case .artifact(let artifact): artifact.metadata.name
     case .checkpoint: model?.summary ?? ""
+    }
+  }
+
+  /// The task's name: `classification`, `features`, …
+  public var task: String {
+    switch file {
+    case .artifact(let artifact): artifact.metadata.string("task") ?? ""
+    case .checkpoint: model?.task ?? ""
+    }
+  }
+
+  /// The tensors of the model as they are stored, under the names of the file's own layout.
+  public var storedTensors: [StoredTensor] {
+    switch file {
+    case .artifact(let artifact): artifact.storedTensors
+    case .checkpoint: model?.parameters.parameters.map(\.tensor) ?? []
     }
   }
 

@@ -1,4 +1,4 @@
-import MultiwayCore
+public import MultiwayCore
 
 /// What an output file is, from its extension.
 public enum OutputKind: String, CaseIterable, Sendable {

@@ -1,4 +1,4 @@
-import MultiwayCore
+public import MultiwayCore
 import MultiwayGraph
 import MultiwayParity
 import MultiwayPasses

@@ -59,6 +59,23 @@ public struct TensorValue: Hashable, Sendable {
     }
   }
 
+  /// The elements of a range of the first axis.
+  public func rows(_ range: Range<Int>) -> TensorValue {
+    let width = shape.elementCount / max(1, shape[0])
+    let part = Shape([range.count] + shape.dimensions.dropFirst())
+    let places = range.lowerBound * width..<range.upperBound * width
+    return switch elements {
+    case .floats(let values): TensorValue(part, Array(values[places]))
+    case .integers(let values): TensorValue(part, integers: Array(values[places]))
+    }
+  }
+
+  /// Appends the fp32 elements of `other`, whose dimensions are the same but for the first.
+  public mutating func append(_ other: TensorValue) {
+    precondition(shape.dimensions.dropFirst() == other.shape.dimensions.dropFirst(), "the shapes do not go together")
+    self = TensorValue(Shape([shape[0] + other.shape[0]] + shape.dimensions.dropFirst()), floats + other.floats)
+  }
+
   /// The tensor as a container stores it: f32, or i64 for integers.
   public func stored(as name: String) -> StoredTensor {
     switch elements {

@@ -1,5 +1,6 @@
 public import MultiwayCore
 public import MultiwayGraph
+import MultiwayPasses
 import MultiwayReference
 import MultiwayRuntime
 
@@ -55,10 +56,10 @@ public struct Verification: Sendable {
     let names = try sharedOutputs()
     let session = try Session(candidate, threads: threads)
     let interpreter = Reference(reference, threads: threads)
-    let examples = Examples(inputs, graph: candidate)
+    let examples = ExampleBatches(inputs, for: candidate)
     var accumulators = [String: ComparisonAccumulator]()
     var accuracy = labels.map { AccuracyCounter(labels: $0) }
-    for range in examples.chunks(of: Verification.chunk) {
+    for range in examples.ranges(of: Verification.chunk) {
       let part = examples.part(range)
       let expected = try interpreter.run(given(part, to: reference))
       let found = try session.run(given(part, to: candidate))
@@ -100,46 +101,20 @@ public struct Verification: Sendable {
     return names
   }
 
+  /// The reference for a candidate that lost a modality: what the reference computes for inputs of the other one alone, which is exact, as
+  /// tokens of the two meet only in attention.
+  public static func specialised(_ reference: Graph, like candidate: Graph) throws -> Graph {
+    let names = Set(candidate.inputs.map { candidate[$0].name })
+    let missing = reference.inputs.map { reference[$0].name }.filter { !names.contains($0) }
+    guard !missing.isEmpty, !names.isEmpty else { return reference }
+    var graph = reference
+    _ = try PassPipeline([KeepModality(names.contains("image") ? .vision : .text)]).run(on: &graph)
+    return graph
+  }
+
   private func given(_ inputs: [String: TensorValue], to graph: Graph) -> [String: TensorValue] {
     let names = graph.inputs.map { graph[$0].name }
     return inputs.filter { names.contains($0.key) }
-  }
-}
-
-/// Inputs cut into parts of the batch, where all inputs share it.
-private struct Examples {
-  private let inputs: [String: TensorValue]
-  private let isDivisible: Bool
-  let count: Int
-
-  init(_ inputs: [String: TensorValue], graph: Graph) {
-    self.inputs = inputs
-    let symbols = Set(graph.inputs.compactMap { graph[$0].type.dimensions.first?.symbol })
-    let counts = Set(inputs.values.compactMap { $0.shape.dimensions.first })
-    isDivisible = symbols.count == 1 && counts.count == 1
-    count = counts.max() ?? 0
-  }
-
-  func chunks(of size: Int) -> [Range<Int>] {
-    guard isDivisible, count > 0 else { return [0..<count] }
-    return stride(from: 0, to: count, by: size).map { $0..<min(count, $0 + size) }
-  }
-
-  func part(_ range: Range<Int>) -> [String: TensorValue] {
-    isDivisible ? inputs.mapValues { $0.rows(range) } : inputs
-  }
-}
-
-extension TensorValue {
-  /// The elements of a range of the first axis.
-  func rows(_ range: Range<Int>) -> TensorValue {
-    let width = shape.elementCount / max(1, shape[0])
-    let part = Shape([range.count] + shape.dimensions.dropFirst())
-    let places = range.lowerBound * width..<range.upperBound * width
-    return switch elements {
-    case .floats(let values): TensorValue(part, Array(values[places]))
-    case .integers(let values): TensorValue(part, integers: Array(values[places]))
-    }
   }
 }
 

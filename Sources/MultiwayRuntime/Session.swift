@@ -29,6 +29,9 @@ public final class Session: Sendable {
   /// The name of the instruction set: `avx512`.
   public var instructionSet: String { context.isa.rawValue }
 
+  /// The number of threads.
+  public var threadCount: Int { context.threads }
+
   /// The number of processors that this process may use.
   public static var defaultThreadCount: Int { max(1, min(64, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))))) }
 
@@ -37,6 +40,30 @@ public final class Session: Sendable {
     let bound = try graph.bind(inputs)
     var workspace = try Workspace(self, symbols: bound.symbols)
     return try run(bound, in: &workspace)
+  }
+
+  /// Runs the model on any number of examples, a few at a time, so that memory does not grow with their number.
+  ///
+  /// Inputs that do not share one batch, such as the images and texts of retrieval, go through at once.
+  public func run(
+    _ inputs: [String: TensorValue], atMost examples: Int, progress: ((_ done: Int, _ total: Int) -> Void)? = nil
+  ) throws -> [(name: String, value: TensorValue)] {
+    let batches = ExampleBatches(inputs, for: graph)
+    var results: [(name: String, value: TensorValue)] = []
+    var workspace: Workspace?
+    for range in batches.ranges(of: examples) {
+      let bound = try graph.bind(batches.part(range))
+      var memory = try workspace.take() ?? Workspace(self, symbols: bound.symbols)
+      let part = try run(bound, in: &memory)
+      workspace = consume memory
+      if results.isEmpty {
+        results = part
+      } else {
+        for index in results.indices { results[index].value.append(part[index].value) }
+      }
+      progress?(range.upperBound, batches.count)
+    }
+    return results
   }
 
   /// Runs the model in a workspace, which grows where the inputs need more than it has.

@@ -1,0 +1,113 @@
+import ArgumentParser
+import MultiwayConversion
+import MultiwayCore
+import MultiwayKernels
+import MultiwayParity
+import MultiwayRuntime
+
+/// `multiway bench MODEL`.
+struct Bench: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Measures how fast a model runs.",
+    discussion: """
+      Inputs are made from a seed. The share of the peak is that of what this machine's multiply-add instructions reach on registers \
+      alone, measured in the same process just after.
+      """)
+
+  @Argument(help: "A checkpoint (runs in fp32) or an artifact.") var model: String
+  @Option(help: "The number of examples in a run.") var batch = 1
+  @Option(help: "Run at least this many times.") var runs = 20
+  @Flag(help: "Print one JSON object instead of text.") var json = false
+  @OptionGroup var threads: ThreadArguments
+  @OptionGroup var input: InputArguments
+
+  func validate() throws {
+    if batch < 1 || batch > 65536 { throw ValidationError("--batch takes a number from 1 to 65536.") }
+    if runs < 1 || runs > 1_000_000 { throw ValidationError("--runs takes a number from 1 on.") }
+  }
+
+  func run() throws {
+    let loaded = try LoadedModel(path: model, options: input.options)
+    let session = try Session(loaded.graph, threads: threads.threads)
+    let inputs = try loaded.graph.bind(SyntheticInputs.make(for: loaded.graph, examples: batch))
+    var workspace = try Workspace(session, symbols: inputs.symbols)
+    _ = try session.run(inputs, in: &workspace)
+    let firstResult = System.sinceStart
+    var times: [Double] = []
+    for _ in 0..<runs {
+      let start = System.now
+      _ = try session.run(inputs, in: &workspace)
+      times.append(System.now - start)
+    }
+    let measurement = Measurement(
+      times: times, batch: batch, work: Work(loaded.graph, inputs.symbols), session: session,
+      workspaceBytes: workspace.byteCount, firstResult: firstResult)
+    Console.print(json ? measurement.json(model: model).text(indented: true) : measurement.text(model: model))
+  }
+}
+
+/// What a benchmark found.
+private struct Measurement {
+  let times: [Double]
+  let batch: Int
+  let work: Work
+  let isa: String
+  let threads: Int
+  let workspaceBytes: Int
+  let firstResult: Double?
+  let peakMemory: Int
+  /// Operations a second that the multiply-add of the model's main type reaches on all threads.
+  let peak: Double
+
+  init(times: [Double], batch: Int, work: Work, session: Session, workspaceBytes: Int, firstResult: Double?) {
+    self.times = times.sorted()
+    self.batch = batch
+    self.work = work
+    self.workspaceBytes = workspaceBytes
+    self.firstResult = firstResult
+    isa = session.instructionSet
+    threads = session.threadCount
+    peakMemory = System.peakMemory
+    peak = session.peakOperations(int8: work.int8 > work.float)
+  }
+
+  private var median: Double { times[times.count / 2] }
+  private var rate: Double { work.total / median }
+
+  func text(model: String) -> String {
+    let milliseconds = { (seconds: Double) in fixed(seconds * 1000, 2) + " ms" }
+    var rows = [
+      ["model", model], ["on", "\(isa), \(threads) threads, batch \(batch), \(times.count) runs"],
+      [
+        "latency",
+        "median \(milliseconds(median)), min \(milliseconds(times[0])), max \(milliseconds(times[times.count - 1]))",
+      ],
+      ["throughput", "\(fixed(Double(batch) / median, 1)) examples a second"],
+      ["work", "\(fixed(work.total / 1e9, 2)) GOP, \(fixed(rate / 1e9, 1)) GOP/s"],
+    ]
+    if peak > 0 {
+      rows.append([
+        "peak", "\(fixed(peak / 1e9, 1)) GOP/s measured; the model reaches \(Percent(rate / peak)) of it over all its work",
+      ])
+    }
+    rows.append(["memory", "peak \(Text.bytes(peakMemory)), of which \(Text.bytes(workspaceBytes)) for activations"])
+    if let firstResult { rows.append(["first result", "\(fixed(firstResult * 1000, 0)) ms after the process started"]) }
+    return Text.table(rows)
+  }
+
+  func json(model: String) -> JSONValue {
+    var object: JSONObject = [
+      "model": .string(model), "isa": .string(isa), "threads": .integer(threads), "batch": .integer(batch),
+      "runs": .integer(times.count), "median_ms": .real(median * 1000), "min_ms": .real(times[0] * 1000),
+      "max_ms": .real(times[times.count - 1] * 1000), "examples_per_second": .real(Double(batch) / median),
+      "operations": .real(work.total), "gop_per_second": .real(rate / 1e9),
+      "peak_memory_bytes": .integer(peakMemory), "activation_bytes": .integer(workspaceBytes),
+    ]
+    if peak > 0 {
+      object["peak_gop_per_second"] = .real(peak / 1e9)
+      object["fraction_of_peak"] = .real(rate / peak)
+    }
+    if let firstResult { object["first_result_ms"] = .real(firstResult * 1000) }
+    return .object(object)
+  }
+}

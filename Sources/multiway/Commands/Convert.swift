@@ -1,0 +1,35 @@
+import ArgumentParser
+import MultiwayConversion
+import MultiwayCore
+
+/// `multiway convert IN OUT`.
+struct Convert: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Writes the same model in another container or dtype.",
+    discussion: """
+      To .safetensors every tensor goes under its own name and with its own bytes unless --dtype asks otherwise; no known architecture \
+      is needed. To .gguf a model of a known architecture becomes an artifact that runs; of an unknown one, a plain container.
+      """)
+
+  @Argument(help: "A checkpoint or an artifact.") var input: String
+  @Argument(help: "The output: .gguf or .safetensors.") var output: String
+  @Option(help: ArgumentHelp("keep, f32, f16 or bf16: the dtype of floating-point tensors.", valueName: "dtype"))
+  var dtype: Target = .keep
+  @OptionGroup var inputs: InputArguments
+  @OptionGroup var outputs: OutputArguments
+
+  enum Target: String, ExpressibleByArgument, CaseIterable {
+    case keep, f32, f16, bf16
+  }
+
+  func run() throws {
+    let start = System.now
+    try OutputFile.checkDestination(output, overwrite: outputs.force)
+    let file = try ModelFile.open(input)
+    let bar = ProgressBar("converting")
+    let report = try Conversions.convert(
+      file, options: inputs.options, dtype: DType(shortName: dtype.rawValue), to: output, overwrite: outputs.force
+    ) { bar.update($0, $1) }
+    report.show(title: "converted", seconds: System.now - start, json: outputs.json)
+  }
+}

@@ -1,0 +1,28 @@
+import ArgumentParser
+import MultiwayConversion
+import MultiwayCore
+
+/// `multiway quantize IN OUT`.
+struct Quantize: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Makes a small artifact by a recipe.",
+    discussion: "Recipes:\n" + Recipes.all.map { "  \($0.name): \($0.summary)." }.joined(separator: "\n"))
+
+  @Argument(help: "A checkpoint or a floating-point artifact.") var input: String
+  @Argument(help: "The artifact: .gguf.") var output: String
+  @Option(help: "A recipe's name, or the path of a recipe file (JSON).") var recipe = "int8"
+  @OptionGroup var inputs: InputArguments
+  @OptionGroup var outputs: OutputArguments
+
+  func run() throws {
+    let start = System.now
+    try OutputFile.checkDestination(output, overwrite: outputs.force)
+    let recipe = try Recipes.find(recipe)
+    let model = try LoadedModel(path: input, options: inputs.options)
+    let bar = ProgressBar("quantizing")
+    let report = try Conversions.quantize(model, recipe: recipe, to: output, overwrite: outputs.force) {
+      bar.update($0, $1)
+    }
+    report.show(title: "quantized (\(recipe.name))", seconds: System.now - start, json: outputs.json)
+  }
+}

@@ -1,0 +1,119 @@
+import ArgumentParser
+import MultiwayConversion
+import MultiwayCore
+import MultiwayParity
+import MultiwayRuntime
+
+/// `multiway run MODEL`.
+struct Run: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Runs a model on inputs from a file.",
+    discussion: """
+      Inputs and outputs are safetensors files. Inputs: image [N,3,H,W] f32, already normalised; text [N,T] token ids; padding_mask [N,T], \
+      1 where padded, may be left out. Outputs: logits, features, image_embedding, text_embedding. Without --outputs the answers are printed.
+      """)
+
+  @Argument(help: "A checkpoint (runs in fp32) or an artifact.") var model: String
+  @Option(help: "The inputs: a safetensors file.") var inputs: String
+  @Option(help: "Where the outputs go: a safetensors file.") var outputs: String?
+  @Option(help: "Run no more than this many examples at once.") var batch = 8
+  @OptionGroup var threads: ThreadArguments
+  @OptionGroup var input: InputArguments
+  @OptionGroup var output: OutputArguments
+
+  func validate() throws {
+    if batch < 1 { throw ValidationError("--batch takes a number from 1 on.") }
+  }
+
+  func run() throws {
+    if let outputs { try OutputFile.checkDestination(outputs, overwrite: output.force) }
+    let loaded = try LoadedModel(path: model, options: input.options)
+    for assumption in loaded.assumptions { Console.note("note: " + assumption) }
+    let read = try TensorFiles.readInputs(inputs, for: loaded.graph)
+    let session = try Session(loaded.graph, threads: threads.threads)
+    let start = System.now
+    let bar = ProgressBar("running")
+    let results = try session.run(read.tensors, atMost: batch) { bar.update($0, $1) }
+    let seconds = System.now - start
+    if let outputs {
+      try TensorFiles.write(
+        results, to: outputs, overwrite: output.force, inputs: [read.identity, loaded.file.identity])
+    }
+    if output.json {
+      Console.print(JSONValue.object(json(results, seconds: seconds, session: session)).text(indented: true))
+    } else {
+      show(results, labels: read.labels, seconds: seconds, session: session)
+    }
+  }
+
+  private func show(
+    _ results: [(name: String, value: TensorValue)], labels: [Int]?, seconds: Double, session: Session
+  ) {
+    for (name, value) in results {
+      Console.print("\(name) \(value.shape)" + (outputs.map { " → \($0)" } ?? ""))
+    }
+    if let logits = results.first(where: { $0.name == "logits" })?.value, outputs == nil {
+      showAnswers(logits, labels: labels)
+    }
+    Console.note("\(fixedSeconds(seconds)) on \(session.instructionSet), \(session.threadCount) threads")
+  }
+
+  private func showAnswers(_ logits: TensorValue, labels: [Int]?) {
+    let answers = Answers(logits)
+    for row in answers.rows.prefix(10) {
+      let classes = row.top.map { "\($0.index) (\(Percent($0.probability)))" }.joined(separator: ", ")
+      let label = labels.flatMap { row.example < $0.count ? "   label \($0[row.example])" : nil } ?? ""
+      Console.print("  example \(row.example): class \(classes)\(label)")
+    }
+    if answers.rows.count > 10 { Console.print("  … \(answers.rows.count - 10) more; --outputs FILE keeps them all") }
+    if let labels, labels.count == answers.rows.count {
+      let right = answers.rows.filter { $0.top.first?.index == labels[$0.example] }.count
+      Console.print("  accuracy \(Percent(Double(right) / Double(labels.count))) of \(labels.count) examples")
+    }
+  }
+
+  private func json(
+    _ results: [(name: String, value: TensorValue)], seconds: Double, session: Session
+  ) -> JSONObject {
+    var object: JSONObject = [
+      "outputs": .array(
+        results.map { name, value in
+          .object(["name": .string(name), "shape": .array(value.shape.dimensions.map { .integer($0) })])
+        }),
+      "seconds": .real(seconds), "isa": .string(session.instructionSet), "threads": .integer(session.threadCount),
+    ]
+    if let logits = results.first(where: { $0.name == "logits" })?.value {
+      object["answers"] = .array(
+        Answers(logits).rows.map { row in
+          .object([
+            "example": .integer(row.example),
+            "top": .array(
+              row.top.map { .object(["class": .integer($0.index), "probability": .real($0.probability)]) }),
+          ])
+        })
+    }
+    return object
+  }
+}
+
+/// The best classes of each example.
+struct Answers {
+  struct Row {
+    var example: Int
+    var top: [(index: Int, probability: Double)]
+  }
+
+  let rows: [Row]
+
+  init(_ logits: TensorValue, count: Int = 3) {
+    let width = logits.shape.last
+    let values = logits.floats
+    rows = (0..<(width == 0 ? 0 : values.count / width)).map { example in
+      let row = values[example * width..<(example + 1) * width].map(Double.init)
+      let order = row.indices.sorted { (row[$1], $0) < (row[$0], $1) }.prefix(count)
+      let largest = row.max() ?? 0
+      let total = row.reduce(0) { $0 + Exponential.of($1 - largest) }
+      return Row(example: example, top: order.map { ($0, Exponential.of(row[$0] - largest) / total) })
+    }
+  }
+}

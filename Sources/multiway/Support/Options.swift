@@ -1,0 +1,86 @@
+import ArgumentParser
+import MultiwayCheckpoint
+import MultiwayConversion
+import MultiwayCore
+
+/// What can be said about an input beyond its path.
+struct InputArguments: ParsableArguments {
+  @Option(
+    name: .customLong("state-dict"),
+    help: "The dictionary of tensors to take where a file holds several: model, module, state_dict, model_ema, …")
+  var stateDict: String?
+
+  @Option(help: "The number of attention heads, where neither the file nor the width tells it.")
+  var heads: Int?
+
+  var options: InputOptions { InputOptions(stateDict: stateDict, heads: heads) }
+}
+
+/// What every verb that writes takes.
+struct OutputArguments: ParsableArguments {
+  @Flag(help: "Replace the output if it exists.")
+  var force = false
+
+  @Flag(help: "Print one JSON object instead of text.")
+  var json = false
+}
+
+/// The number of threads.
+struct ThreadArguments: ParsableArguments {
+  @Option(help: "The number of threads; one a core unless given.")
+  var threads: Int?
+
+  func validate() throws {
+    if let threads, threads < 1 || threads > 1024 { throw ValidationError("--threads takes a number from 1 to 1024.") }
+  }
+}
+
+extension DType: ExpressibleByArgument {
+  /// Takes `f32`, `f16`, `bf16`.
+  public init?(argument: String) {
+    guard let dtype = DType(shortName: argument), [.f32, .f16, .bf16].contains(dtype) else { return nil }
+    self = dtype
+  }
+
+  /// What `--help` lists.
+  public static var allValueStrings: [String] { ["f32", "f16", "bf16"] }
+}
+
+extension ConversionReport {
+  /// What a verb that writes prints.
+  func show(title: String, seconds: Double, json: Bool) {
+    if json {
+      Console.print(JSONValue.object(object(seconds: seconds)).text(indented: true))
+      return
+    }
+    Console.print(
+      Text.table([
+        [title, output],
+        ["size", "\(Text.bytes(inputBytes)) → \(Text.bytes(outputBytes)) (\(ratio))"],
+        ["parameters", "\(Text.count(parametersBefore)) → \(Text.count(parametersAfter))"],
+      ] + passes.map { ["pass", "\($0.name): \(PassText.text($0.statistics))"] }
+        + [["time", "\(fixedSeconds(seconds)), peak memory \(Text.bytes(System.peakMemory))"]]))
+    for note in notes { Console.note("note: " + note) }
+  }
+
+  private var ratio: String {
+    inputBytes == 0 ? "–" : "\(Int((Double(outputBytes) / Double(inputBytes) * 1000).rounded()) / 10) %"
+  }
+
+  private func object(seconds: Double) -> JSONObject {
+    [
+      "output": .string(output), "input_bytes": .integer(inputBytes), "output_bytes": .integer(outputBytes),
+      "parameters_before": .integer(parametersBefore), "parameters_after": .integer(parametersAfter),
+      "passes": .array(
+        passes.map { report in
+          .object([
+            "name": .string(report.name), "rewrites": .integer(report.statistics.rewrites),
+            "removed_nodes": .integer(report.statistics.removedNodes),
+            "notes": .array(report.statistics.notes.map { .string($0) }),
+          ])
+        }),
+      "notes": .array(notes.map { .string($0) }), "seconds": .real(seconds),
+      "peak_memory_bytes": .integer(System.peakMemory),
+    ]
+  }
+}
