@@ -126,6 +126,15 @@ struct AttentionCase: CustomTestStringConvertible {
     #expect(poisoned == clean.bits)
   }
 
+  @Test func laterTokensCannotPoisonACaption() {
+    var attention = AttentionCase(1, 1, 16, [9, 13], caption: true)
+    let clean = attention.run(RawContext(.best)).bits
+    for c in 16..<48 { attention.qkv[1][7 * attention.stride + c] = .nan }
+    let poisoned = checkVariants { attention.run($0).bits }
+    #expect(poisoned.prefix(16 * 16) == clean.prefix(16 * 16))
+    #expect(Array(poisoned.dropFirst(16 * 16)).floats.allSatisfy { $0.isNaN })
+  }
+
   @Test func nanInAKeyReachesEveryRow() {
     var attention = AttentionCase(1, 1, 16, [10])
     attention.qkv[0][3 * attention.stride + 16] = .nan
