@@ -35,7 +35,8 @@ extension KernelContext {
     let panels = unsafe [UInt8](unsafeUninitializedCapacity: byteCount) { panels, filled in
       unsafe scales = [Float](unsafeUninitializedCapacity: outputs) { scales, scaleCount in
         unsafe sums = [Int32](unsafeUninitializedCapacity: outputs) { sums, sumCount in
-          if let target = panels.baseAddress, let scale = scales.baseAddress, let sum = sums.baseAddress, byteCount > 0 {
+          if let target = panels.baseAddress, let scale = scales.baseAddress, let sum = sums.baseAddress, byteCount > 0
+          {
             unsafe weights.withUnsafeBufferPointer { source in
               guard let first = source.baseAddress else { return }
               let signed = unsafe UnsafeMutableRawPointer(target).assumingMemoryBound(to: Int8.self)
@@ -73,6 +74,9 @@ extension KernelContext {
       filled = count
     }
   }
+
+  /// Decodes a constant of IEEE binary16, bfloat16 or binary32 values.
+  public func floats(_ bytes: TensorBytes, type: WeightType) -> [Float] { floats(bytes.span, type: type) }
 
   /// Rounds `values` to IEEE binary16, half to even. NaN stays NaN, subnormals are kept.
   public func f16(_ values: borrowing Span<Float>) -> NarrowedFloats {

@@ -132,7 +132,8 @@ extension KernelContext {
     defer { withExtendedLifetime((weights, epilogue)) {} }
     let stride = yStride ?? weights.outputs
     let reach = extent(rows: rows, width: weights.outputs, stride: stride)
-    precondition(!y.overlaps(x.values) && !y.overlaps(x.scales) && !y.overlaps(x.zeros), "the result overlaps its input")
+    precondition(
+      !y.overlaps(x.values) && !y.overlaps(x.scales) && !y.overlaps(x.zeros), "the result overlaps its input")
     let (q, scales, zeros) = unsafe arena.pointers(x, rows: rows, width: weights.inputs)
     var job = unsafe mwk_linear_i8_job()
     unsafe job.rows = rows

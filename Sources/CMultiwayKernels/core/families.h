@@ -34,9 +34,12 @@ typedef struct {
   size_t (*to_bf16)(size_t n, const float *x, void *y);
 } mwk_convert;
 
+/// What follows a tile of sums. All pointers stand at the tile's first row and output.
 typedef struct {
-  const float *bias, *residual;
+  const float *bias, *residual;  // or NULL; residual rows are y_stride apart, as y's
   mwk_activation activation;
+  float *y;
+  size_t y_stride;
 } mwk_epilogue;
 
 typedef struct {
@@ -44,16 +47,16 @@ typedef struct {
   void (*tile)(size_t rows, size_t k, const float *a, size_t a_stride, const float *b, size_t vectors, float *acc);
   /// Decodes `outputs` ≤ 64 rows of `inputs` weights, `row_bytes` apart, to b[input][64], zero padded.
   void (*pack)(mwk_weight_type type, size_t outputs, size_t inputs, const void *weight, size_t row_bytes, float *b);
-  /// One row of at most 64 outputs: bias, activation, residual.
-  void (*finish)(size_t n, const float *acc, mwk_epilogue epilogue, float *y);
+  /// Bias, activation, residual for rows of at most 64 outputs.
+  void (*finish)(size_t rows, size_t outputs, const float *acc, const mwk_epilogue *epilogue);
 } mwk_gemm_f32;
 
 typedef struct {
   /// acc[r][c] = Σ q[r·q_stride + 4k+j] · panel[k][c][j], exact, over `quads` values of k.
   void (*tile)(size_t rows, size_t quads, const uint8_t *q, size_t q_stride, const int8_t *panel, int32_t *acc);
-  /// One row of at most 64 outputs: zero point, scales, bias, activation, residual.
-  void (*finish)(size_t n, const int32_t *acc, int32_t zero, float scale, const float *weight_scale,
-                 const int32_t *weight_sum, mwk_epilogue epilogue, float *y);
+  /// Zero points, scales, bias, activation, residual for rows of at most 64 outputs.
+  void (*finish)(size_t rows, size_t outputs, const int32_t *acc, const int32_t *zero, const float *scale,
+                 const float *weight_scale, const int32_t *weight_sum, const mwk_epilogue *epilogue);
   /// Quantizes `outputs` ≤ 64 weight rows into one panel; returns how many rows hold a value that is not finite.
   size_t (*quantize_panel)(size_t outputs, size_t inputs, const float *w, int8_t *panel, float *scale, int32_t *sum);
 } mwk_gemm_i8;

@@ -85,7 +85,7 @@ static size_t apply_padding(const plan *p, size_t example, workspace w) {
   return first;
 }
 
-/// How many keys, from the first, a query row may attend to.
+/// How many keys, from the first, a query row may attend to; never fewer than the row before it.
 static size_t key_limit(const plan *p, size_t segment, size_t row) {
   if (p->job->mode == mwk_attention_full) return p->total;
   return segment == 0 ? p->job->segments[0].tokens : p->job->segments[0].tokens + row + 1;
@@ -108,13 +108,20 @@ static void score(const plan *p, size_t rows, size_t limit, workspace w) {
     }
 }
 
-static void weigh(const plan *p, size_t rows, size_t limit, const float *inverse, workspace w, float *out,
+/// Sums over the keys that all rows may attend to, six rows at once, then over each row's own further keys: what a row may
+/// not attend to never meets its sums, so not even a NaN there reaches them.
+static void weigh(const plan *p, size_t rows, const size_t *limit, const float *inverse, workspace w, float *out,
                   size_t out_stride) {
+  size_t common = limit[0];
   for (size_t c = 0; c < p->value_panels; c++) {
-    size_t count = mwk_min(MWK_PANEL, p->job->head_size - c * MWK_PANEL);
+    size_t count = mwk_min(MWK_PANEL, p->job->head_size - c * MWK_PANEL), vectors = mwk_ceil_div(count, MWK_LANES);
+    const float *values = w.values + c * p->total * MWK_PANEL;
     memset(w.acc, 0, rows * MWK_PANEL * sizeof(float));
-    p->context->gemm_f32->tile(rows, limit, w.scores, p->total, w.values + c * p->total * MWK_PANEL,
-                               mwk_ceil_div(count, MWK_LANES), w.acc);
+    p->context->gemm_f32->tile(rows, common, w.scores, p->total, values, vectors, w.acc);
+    for (size_t r = 1; r < rows; r++)
+      if (limit[r] > common)
+        p->context->gemm_f32->tile(1, limit[r] - common, w.scores + r * p->total + common, p->total,
+                                   values + common * MWK_PANEL, vectors, w.acc + r * MWK_PANEL);
     for (size_t r = 0; r < rows; r++)
       p->context->elementwise->scale(count, inverse[r], w.acc + r * MWK_PANEL, out + r * out_stride + c * MWK_PANEL);
   }
@@ -124,18 +131,22 @@ static void weigh(const plan *p, size_t rows, size_t limit, const float *inverse
 static void attend(const plan *p, size_t example, size_t channel, size_t s, size_t first, size_t rows,
                    size_t first_key, workspace w) {
   const mwk_attention_segment *segment = &p->job->segments[s];
-  size_t token = example * segment->tokens + first, limit = key_limit(p, s, first + rows - 1);
-  for (size_t r = 0; r < rows; r++)
+  size_t token = example * segment->tokens + first, limit[MWK_TILE_ROWS];
+  for (size_t r = 0; r < rows; r++) {
+    limit[r] = key_limit(p, s, first + r);
     p->context->elementwise->scale(p->job->head_size, p->job->scale,
                                    segment->q + (token + r) * segment->stride + channel,
                                    w.query + r * p->job->head_size);
-  score(p, rows, limit, w);
+  }
+  score(p, rows, limit[rows - 1], w);
   float inverse[MWK_TILE_ROWS];
   for (size_t r = 0; r < rows; r++) {
     float *scores = w.scores + r * p->total;
-    size_t own = key_limit(p, s, first + r), kept = first_key < own ? own : 0;
-    inverse[r] = kept ? p->context->rows->softmax(kept, p->job->key_padding ? w.mask : NULL, scores) : 0.0f;
-    memset(scores + kept, 0, (limit - kept) * sizeof *scores);
+    inverse[r] = 0.0f;
+    if (first_key < limit[r])
+      inverse[r] = p->context->rows->softmax(limit[r], p->job->key_padding ? w.mask : NULL, scores);
+    else
+      memset(scores, 0, limit[r] * sizeof *scores);
   }
   weigh(p, rows, limit, inverse, w, segment->out + token * segment->out_stride + channel, segment->out_stride);
 }

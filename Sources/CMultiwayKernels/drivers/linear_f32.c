@@ -14,14 +14,6 @@ typedef struct {
   size_t run, panels, weight_bytes;
 } tiling;
 
-static mwk_epilogue epilogue_at(const mwk_linear_f32_job *job, size_t row, size_t output) {
-  return (mwk_epilogue){
-      .bias = job->bias ? job->bias + output : NULL,
-      .residual = job->residual ? job->residual + row * job->y_stride + output : NULL,
-      .activation = job->activation,
-  };
-}
-
 static void linear_task(void *argument, size_t task, void *scratch) {
   const tiling *t = argument;
   const mwk_linear_f32_job *job = t->job;
@@ -38,9 +30,15 @@ static void linear_task(void *argument, size_t task, void *scratch) {
       t->kernels->tile(mwk_min(MWK_TILE_ROWS, rows.end - r), inputs, job->x + r * job->x_stride + k, job->x_stride,
                        panel, mwk_ceil_div(outputs, MWK_LANES), acc + (r - rows.begin) * MWK_PANEL);
   }
-  for (size_t r = rows.begin; r < rows.end; r++)
-    t->kernels->finish(outputs, acc + (r - rows.begin) * MWK_PANEL, epilogue_at(job, r, output),
-                       job->y + r * job->y_stride + output);
+  size_t corner = rows.begin * job->y_stride + output;
+  mwk_epilogue epilogue = {
+      .bias = job->bias ? job->bias + output : NULL,
+      .residual = job->residual ? job->residual + corner : NULL,
+      .activation = job->activation,
+      .y = job->y + corner,
+      .y_stride = job->y_stride,
+  };
+  t->kernels->finish(rows.end - rows.begin, outputs, acc, &epilogue);
 }
 
 mwk_status mwk_linear_f32(const mwk_context *context, const mwk_linear_f32_job *job) {

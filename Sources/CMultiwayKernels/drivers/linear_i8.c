@@ -12,14 +12,6 @@ typedef struct {
   size_t run, panels, quads;
 } tiling;
 
-static mwk_epilogue epilogue_at(const mwk_linear_i8_job *job, size_t row, size_t output) {
-  return (mwk_epilogue){
-      .bias = job->bias ? job->bias + output : NULL,
-      .residual = job->residual ? job->residual + row * job->y_stride + output : NULL,
-      .activation = job->activation,
-  };
-}
-
 static void linear_task(void *argument, size_t task, void *scratch) {
   const tiling *t = argument;
   const mwk_linear_i8_job *job = t->job;
@@ -29,12 +21,17 @@ static void linear_task(void *argument, size_t task, void *scratch) {
   size_t outputs = mwk_min(MWK_PANEL, job->outputs - output);
   const int8_t *weights = job->panels + panel * t->quads * MWK_PANEL * 4;
   for (size_t r = rows.begin; r < rows.end; r += MWK_TILE_ROWS) {
-    size_t count = mwk_min(MWK_TILE_ROWS, rows.end - r);
+    size_t count = mwk_min(MWK_TILE_ROWS, rows.end - r), corner = r * job->y_stride + output;
+    mwk_epilogue epilogue = {
+        .bias = job->bias ? job->bias + output : NULL,
+        .residual = job->residual ? job->residual + corner : NULL,
+        .activation = job->activation,
+        .y = job->y + corner,
+        .y_stride = job->y_stride,
+    };
     t->kernels->tile(count, t->quads, job->q + r * q_stride, q_stride, weights, acc);
-    for (size_t i = 0; i < count; i++)
-      t->kernels->finish(outputs, acc + i * MWK_PANEL, job->zero[r + i], job->scale[r + i], job->weight_scale + output,
-                         job->weight_sum + output, epilogue_at(job, r + i, output),
-                         job->y + (r + i) * job->y_stride + output);
+    t->kernels->finish(count, outputs, acc, job->zero + r, job->scale + r, job->weight_scale + output,
+                       job->weight_sum + output, &epilogue);
   }
 }
 

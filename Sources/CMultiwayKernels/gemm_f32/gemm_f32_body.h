@@ -95,12 +95,14 @@ static void pack(mwk_weight_type type, size_t outputs, size_t inputs, const void
   }
 }
 
-static void finish(size_t n, const float *acc, mwk_epilogue epilogue, float *y) {
-  for (size_t i = 0; i < n; i += MWK_LANES) {
-    size_t left = mwk_min(n - i, MWK_LANES);
-    v16 v = v_load(acc + i);  // the accumulators are padded to the panel
-    if (epilogue.bias) v = v_add(v, v_loadn(epilogue.bias + i, left, 0.0f));
-    store_outputs(v, i, left, epilogue, y);
+static void finish(size_t rows, size_t outputs, const float *acc, const mwk_epilogue *epilogue) {
+  for (size_t at = 0; at < outputs; at += MWK_LANES) {
+    size_t left = mwk_min(outputs - at, MWK_LANES);
+    v16 bias = epilogue->bias ? v_loadn(epilogue->bias + at, left, 0.0f) : v_set(0.0f);
+    for (size_t r = 0; r < rows; r++) {
+      v16 v = v_load(acc + r * MWK_PANEL + at);  // the accumulators are padded to the panel
+      store_outputs(epilogue->bias ? v_add(v, bias) : v, r, at, left, epilogue);
+    }
   }
 }
 

@@ -46,7 +46,7 @@ MWK_INLINE v16 v_tanh(v16 x) {
   p = v_fma(p, s, v_set(-0x1.b84448p-5f));
   p = v_fma(p, s, v_set(0x1.110768p-3f));
   p = v_fma(p, s, v_set(-0x1.555534p-2f));
-  v16 small = v_fma(v_mul(p, s), x, x);
+  v16 small = v_copysign(v_fma(v_mul(p, s), x, x), x);  // the sign is lost only where x is −0
   v16 e = v_exp(v_mul(v_set(-2.0f), a));
   v16 large = v_copysign(v_div(v_sub(one, e), v_add(one, e)), x);
   return v_select(v_less(a, v_set(0.625f)), small, large);
