@@ -13,6 +13,7 @@ public struct QuantizedTensors: Sendable {
 
 extension Materializer {
   /// Quantizes a matrix per output channel, symmetric in −127…127: scale = max|w| / 127, q = round-half-even(w · 127 / max|w|).
+  /// A channel below 2⁻¹⁰⁰ counts as zero: 127 / max|w| would overflow.
   mutating func quantize(_ matrix: QuantizedMatrix) throws -> QuantizedTensors {
     if let quantized, quantized.matrix === matrix { return quantized.tensors }
     let shape = matrix.weight.shape
@@ -34,14 +35,15 @@ extension Materializer {
         }
         largest = max(largest, abs(weight))
       }
-      let inverse = largest == 0 ? 0 : 127 / largest
+      let isUsable = largest >= 0x1p-100
+      let inverse = isUsable ? 127 / largest : 0
       var sum: Int32 = 0
       for input in 0..<inputs {
         let value = Int8((row[row.startIndex + input] * inverse).rounded(.toNearestOrEven).clamped(to: -127...127))
         panels[Int8Panels.offset(output: output, input: input, inputs: inputs)] = value
         sum += Int32(value)
       }
-      scales.append(largest == 0 ? 1 : largest / 127)
+      scales.append(isUsable ? largest / 127 : 1)
       sums.append(sum)
     }
     let tensors = QuantizedTensors(panels: TensorBytes(copying: panels), scales: scales, sums: sums)

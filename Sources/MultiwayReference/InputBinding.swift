@@ -15,17 +15,18 @@ struct InputBinding {
       problems.append("'\(declared.name)' has the shape \(value.shape), not \(declared.type)")
       return value
     }
-    for (dimension, size) in zip(dimensions, value.shape.dimensions) {
+    for (dimension, size) in zip(dimensions, value.shape.dimensions) where dimension.symbol != nil {
       bind(dimension, to: size, declared, value.shape)
+    }
+    let fixed = zip(dimensions, value.shape.dimensions).filter { $0.0.symbol == nil }
+    if fixed.contains(where: { $0.0.offset != $0.1 }) {
+      problems.append("'\(declared.name)' has the shape \(value.shape), not \(declared.type)")
     }
     return converted(declared, value)
   }
 
   private mutating func bind(_ dimension: Dimension, to size: Int, _ declared: Value, _ shape: Shape) {
-    guard let symbol = dimension.symbol else {
-      if size != dimension.offset { problems.append("'\(declared.name)' has the shape \(shape), not \(declared.type)") }
-      return
-    }
+    guard let symbol = dimension.symbol else { return }
     let (found, overflow) = size.subtractingReportingOverflow(dimension.offset)
     guard !overflow, found >= 1 else {
       problems.append("'\(declared.name)' has the shape \(shape), which leaves nothing for \(symbol)")

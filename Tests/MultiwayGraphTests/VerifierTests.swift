@@ -1,0 +1,164 @@
+import MultiwayCore
+import MultiwayGraph
+import Testing
+
+@Suite struct VerifierTests {
+  private func expectError(
+    _ code: GraphErrorCode, _ text: String, sourceLocation: SourceLocation = #_sourceLocation,
+    _ change: (inout SmallModel) throws -> Void
+  ) throws {
+    var model = try SmallModel()
+    do {
+      try change(&model)
+      try model.graph.verify()
+      Issue.record("no error", sourceLocation: sourceLocation)
+    } catch let error as GraphError {
+      #expect(error.code == code, "\(error)", sourceLocation: sourceLocation)
+      #expect(error.description.contains(text), "\(error)", sourceLocation: sourceLocation)
+      #expect(error.category == .data, sourceLocation: sourceLocation)
+    }
+  }
+
+  @Test func references() throws {
+    try expectError(.invalidReference, "value 99, which does not exist") { $0.graph.nodes[3].inputs = [ValueID(99)] }
+    try expectError(.invalidReference, "value -1") { $0.graph.nodes[3].inputs = [ValueID(-1)] }
+    try expectError(.invalidReference, "value -1") { $0.graph.nodes[3].outputs = [ValueID(-1)] }
+    try expectError(.invalidReference, "value 99") { $0.graph.outputs[0].value = ValueID(99) }
+    try expectError(.invalidReference, "value 99") { $0.graph.inputs[0] = ValueID(99) }
+    try expectError(.invalidReference, "reads a value before it is made") { $0.graph.nodes.swapAt(2, 3) }
+    try expectError(.invalidReference, "is never made") { $0.graph.nodes.removeLast() }
+    try expectError(.invalidReference, "makes a value a second time") { $0.graph.nodes.append($0.graph.nodes[5]) }
+    try expectError(.invalidReference, "constant 7 does not exist") {
+      $0.graph.nodes[1].op = .embedding(table: ConstantID(7))
+    }
+    try expectError(.invalidReference, "constant -1 does not exist") {
+      $0.graph.nodes[4].op = .linear(weight: ConstantID(-1), bias: nil)
+    }
+  }
+
+  @Test func names() throws {
+    try expectError(.duplicateName, "two values") { $0.graph.values[4].name = "image" }
+    try expectError(.duplicateName, "two constants") { $0.graph.constants[1].name = "table" }
+    try expectError(.duplicateName, "two outputs") { $0.graph.outputs[1].name = "logits" }
+    try expectError(.duplicateName, "an input twice") { $0.graph.inputs.append($0.image) }
+  }
+
+  @Test func types() throws {
+    try expectError(.typeMismatch, "mean_tokens makes") {
+      $0.graph.values[$0.graph.nodes[3].outputs[0].index].type.dimensions[1] = 13
+    }
+    try expectError(.typeMismatch, "the input is") {
+      $0.graph.values[$0.image.index].type.dimensions[2] = .fixed(.max)
+    }
+    try expectError(.typeMismatch, "the input is") {
+      $0.graph.values[$0.text.index].type.dimensions[1].offset = -1
+    }
+    try expectError(.typeMismatch, "with 2 outputs; expected 1") {
+      _ = try $0.graph.add(.gelu, [$0.words], names: ["a", "b"], modality: .text)
+    }
+  }
+
+  /// Adds one node that must not fit.
+  private func expectMisfit(
+    _ text: String, sourceLocation: SourceLocation = #_sourceLocation,
+    _ node: (inout SmallModel) -> (op: Op, inputs: [ValueID])
+  ) throws {
+    try expectError(.typeMismatch, text, sourceLocation: sourceLocation) { model in
+      let (op, inputs) = node(&model)
+      _ = try model.graph.add(op, inputs, names: ["new"], modality: .shared)
+    }
+  }
+
+  private func constant(_ shape: Shape, _ dtype: DType = .f32, _ model: inout SmallModel) -> ConstantID {
+    SmallModel.constant("c\(model.graph.constants.count)", shape, .head, .shared, dtype: dtype, in: &model.graph)
+  }
+
+  @Test func tokenOps() throws {
+    try expectMisfit("0 inputs") { _ in (.gelu, []) }
+    try expectMisfit("3 inputs") { (.add, [$0.vision, $0.vision, $0.vision]) }
+    try expectMisfit("patches of 5") { (.patchify(size: 5), [$0.image]) }
+    try expectMisfit("patches of 0") { (.patchify(size: 0), [$0.image]) }
+    try expectMisfit("f32 with 4 dimensions") { (.patchify(size: 2), [$0.words]) }
+    try expectMisfit("i64 with 2 dimensions") { (.embedding(table: ConstantID(0)), [$0.words]) }
+    try expectMisfit("a floating-point matrix") { (.embedding(table: ConstantID(2)), [$0.text]) }
+    try expectMisfit("floating-point[12]") { (.prependToken(ConstantID(2)), [$0.words]) }
+    try expectMisfit("row 9 as the first of a table [9, 12]") {
+      (.addPositions(table: ConstantID(0), firstRow: 9), [$0.words])
+    }
+    try expectMisfit("row -9223372036854775808") {
+      (.addPositions(table: ConstantID(0), firstRow: .min), [$0.words])
+    }
+    try expectMisfit("at most 5 tokens of width 12") {
+      (.addPositions(table: ConstantID(0), firstRow: 4), [$0.patches])
+    }
+    try expectMisfit("a mask for each token") { (.zeroPadding, [$0.patches, $0.mask]) }
+    try expectMisfit("u8 with 2 dimensions") { (.zeroPadding, [$0.words, $0.text]) }
+    try expectMisfit("a first token inside the stream") { (.meanTokens(first: 6), [$0.patches]) }
+    try expectMisfit("a token inside the stream") { (.selectToken(-1), [$0.words]) }
+    try expectMisfit("same batch and width") { (.joinTokens, [$0.words, $0.words]) }
+  }
+
+  @Test func rowOps() throws {
+    try expectMisfit("f32 with 2 or 3 dimensions") { (.gelu, [$0.text]) }
+    try expectMisfit("two values of the same type") { (.add, [$0.vision, $0.words]) }
+    try expectMisfit("floating-point[12]") {
+      (.layerNorm(weight: constant([11], .f32, &$0), bias: nil, epsilon: 1e-5), [$0.words])
+    }
+    try expectMisfit("a last dimension of 11") {
+      (.linear(weight: constant([5, 11], .f32, &$0), bias: nil), [$0.words])
+    }
+    try expectMisfit("floating-point[5]") {
+      (.linear(weight: ConstantID(1), bias: constant([5], .i32, &$0)), [$0.words])
+    }
+    try expectMisfit("a floating-point matrix") {
+      (.linear(weight: constant([5, 12], .i8, &$0), bias: nil), [$0.words])
+    }
+  }
+
+  private func quantized(
+    _ model: inout SmallModel, panels: Shape = [1, 3, 64, 4], scales: DType = .f32, sums: Shape = [5], inputs: Int = 12,
+    outputs: Int = 5
+  ) -> (op: Op, inputs: [ValueID]) {
+    let linear = QuantizedLinear(
+      panels: constant(panels, .i8, &model), scales: constant([5], scales, &model), sums: constant(sums, .i32, &model),
+      bias: ConstantID(2), inputs: inputs, outputs: outputs)
+    return (.quantizedLinear(linear), [model.words])
+  }
+
+  @Test func quantizedLinear() throws {
+    var model = try SmallModel()
+    let (op, inputs) = quantized(&model)
+    let id = try model.graph.add(op, inputs, names: ["int8"], modality: .shared)[0]
+    #expect(model.graph[id].type.description == "f32[batch, text_tokens, 5]")
+    try expectMisfit("i8[1, 3, 64, 4]") { quantized(&$0, panels: [1, 2, 64, 4]) }
+    try expectMisfit("f32[5]") { quantized(&$0, scales: .f16) }
+    try expectMisfit("i32[5]") { quantized(&$0, sums: [6]) }
+    try expectMisfit("1 to 65536 inputs") { quantized(&$0, inputs: 65537) }
+    try expectMisfit("1 to 65536 inputs") { quantized(&$0, outputs: 0) }
+    try expectMisfit("a last dimension of 11") { quantized(&$0, inputs: 11) }
+  }
+
+  @Test func attention() throws {
+    let plain = { (heads: Int) in Op.attention(heads: heads, isPadded: false) }
+    try expectMisfit("a multiple of the heads") { (plain(5), [$0.words, $0.words, $0.words]) }
+    try expectMisfit("a multiple of the heads") { (plain(0), [$0.words, $0.words, $0.words]) }
+    try expectMisfit("one or two streams") { (plain(3), [$0.words, $0.words, $0.words, $0.words]) }
+    try expectMisfit("one or two streams") {
+      (.attention(heads: 3, isPadded: true), [$0.words, $0.words, $0.words])
+    }
+    try expectMisfit("query, key and value of the same type") { (plain(3), [$0.words, $0.words, $0.vision]) }
+    try expectMisfit("a mask for each token") {
+      (.attention(heads: 3, isPadded: true), [$0.vision, $0.vision, $0.vision, $0.mask])
+    }
+    try expectMisfit("attention with 1 outputs; expected 2") {
+      (plain(3), [$0.words, $0.words, $0.words, $0.vision, $0.vision, $0.vision])
+    }
+  }
+
+  @Test func sumsOfTokensStayInTheirLimit() throws {
+    try expectMisfit("an output dimension of 2147483648") { model in
+      let x = model.graph.addInput("x", ValueType(.f32, [1, .fixed(1 << 28), 1]))
+      return (.joinTokens, [x, x, x, x, x, x, x, x])
+    }
+  }
+}
