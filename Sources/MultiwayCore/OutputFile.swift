@@ -78,7 +78,8 @@ public struct OutputFile: ~Copyable {
   public mutating func write(_ bytes: borrowing RawSpan) throws(FileError) {
     if buffer.count + bytes.byteCount > OutputFile.bufferSize { try flush() }
     if bytes.byteCount >= OutputFile.bufferSize {
-      try OutputFile.writeAll(descriptor, bytes, path: path)
+      let failure: Int32 = unsafe bytes.withUnsafeBytes { unsafe OutputFile.writeAll(descriptor, $0) }
+      guard failure == 0 else { throw OutputFile.failed(path, failure) }
     } else {
       buffer.append(contentsOf: bytes.array)
     }
@@ -87,7 +88,8 @@ public struct OutputFile: ~Copyable {
 
   /// Appends the bytes of an array of plain numbers, in memory order (little-endian on every machine that we build for).
   public mutating func write<Element: BitwiseCopyable>(_ elements: [Element]) throws(FileError) {
-    try unsafe write(elements.span.bytes)
+    let copy = TensorBytes(copying: elements)
+    try write(copy.span)
   }
 
   /// Appends zero bytes until the count is a multiple of `alignment`.
@@ -122,25 +124,24 @@ public struct OutputFile: ~Copyable {
 
   private mutating func flush() throws(FileError) {
     guard !buffer.isEmpty else { return }
-    try unsafe OutputFile.writeAll(descriptor, buffer.span.bytes, path: path)
+    let failure: Int32 = unsafe buffer.withUnsafeBytes { unsafe OutputFile.writeAll(descriptor, $0) }
+    guard failure == 0 else { throw OutputFile.failed(path, failure) }
     buffer.removeAll(keepingCapacity: true)
   }
 
-  private static func writeAll(_ descriptor: Int32, _ bytes: borrowing RawSpan, path: String) throws(FileError) {
-    let failure: Int32 = unsafe bytes.withUnsafeBytes { source in
-      var done = 0
-      while done < source.count, let base = source.baseAddress {
-        let count = unsafe Glibc.write(descriptor, base + done, min(source.count - done, 1 << 30))
-        if count < 0 {
-          let code = errno
-          if code == EINTR { continue }
-          return code
-        }
-        done += count
+  /// Writes all bytes; returns the error number, 0 if there was none.
+  private static func writeAll(_ descriptor: Int32, _ source: UnsafeRawBufferPointer) -> Int32 {
+    var done = 0
+    while done < source.count, let base = source.baseAddress {
+      let count = unsafe Glibc.write(descriptor, base + done, min(source.count - done, 1 << 30))
+      if count < 0 {
+        let code = errno
+        if code == EINTR { continue }
+        return code
       }
-      return 0
+      done += count
     }
-    guard failure == 0 else { throw failed(path, failure) }
+    return 0
   }
 
   private static func syncFolder(of path: String) throws(FileError) {

@@ -116,7 +116,13 @@ public struct Arena: ~Copyable, @unchecked Sendable {
 
   /// Copies `values` to the beginning of `region`, which must hold them all.
   public mutating func write<Element: BitwiseCopyable>(_ values: [Element], at region: Region) {
-    write(values.span, at: region)
+    let (start, count) = unsafe typed(Element.self, region)
+    precondition(values.count <= count, "the values do not fit in the region")
+    // Not through `Array.span`: the optimizer of Swift 6.3 drops the stores to an array that only a span reads.
+    unsafe values.withUnsafeBufferPointer { source in
+      guard let first = source.baseAddress else { return }
+      unsafe start.update(from: first, count: source.count)
+    }
   }
 
   /// Copies constant bytes to the beginning of `region`, which must hold them all.

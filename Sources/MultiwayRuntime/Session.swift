@@ -29,6 +29,13 @@ public final class Session: Sendable {
   /// The name of the instruction set: `avx512`.
   public var instructionSet: String { context.isa.rawValue }
 
+  /// The operations a second that the multiply-add instructions of this session's instruction set reach on registers alone, on one
+  /// core and times the threads; 0 where the set has no such loop. Takes a tenth of a second.
+  public func peakOperations(int8: Bool) -> Double {
+    let peak = int8 ? KernelBenchmarks.peakInt8(isa: context.isa) : KernelBenchmarks.peakFloat32(isa: context.isa)
+    return (peak ?? 0) * Double(context.threads)
+  }
+
   /// The number of threads.
   public var threadCount: Int { context.threads }
 

@@ -3,6 +3,7 @@ import MultiwayArtifact
 import MultiwayCheckpoint
 import MultiwayConversion
 import MultiwayCore
+import MultiwayGraph
 import MultiwayModels
 import MultiwayParity
 

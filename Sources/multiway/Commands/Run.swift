@@ -1,6 +1,7 @@
 import ArgumentParser
 import MultiwayConversion
 import MultiwayCore
+import MultiwayGraph
 import MultiwayParity
 import MultiwayRuntime
 

@@ -65,7 +65,7 @@ enum System {
   /// The largest resident size of this process so far, mapped pages included, in bytes.
   static var peakMemory: Int {
     var usage = rusage()
-    guard unsafe getrusage(RUSAGE_SELF, &usage) == 0 else { return 0 }
+    guard unsafe getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage) == 0 else { return 0 }
     return usage.ru_maxrss * 1024
   }
 

@@ -2,6 +2,7 @@ import ArgumentParser
 import MultiwayCheckpoint
 import MultiwayConversion
 import MultiwayCore
+import MultiwayPasses
 
 /// What can be said about an input beyond its path.
 struct InputArguments: ParsableArguments {
@@ -33,17 +34,6 @@ struct ThreadArguments: ParsableArguments {
   func validate() throws {
     if let threads, threads < 1 || threads > 1024 { throw ValidationError("--threads takes a number from 1 to 1024.") }
   }
-}
-
-extension DType: ExpressibleByArgument {
-  /// Takes `f32`, `f16`, `bf16`.
-  public init?(argument: String) {
-    guard let dtype = DType(shortName: argument), [.f32, .f16, .bf16].contains(dtype) else { return nil }
-    self = dtype
-  }
-
-  /// What `--help` lists.
-  public static var allValueStrings: [String] { ["f32", "f16", "bf16"] }
 }
 
 extension ConversionReport {
