@@ -14,7 +14,7 @@ import Testing
     x[2 * width + width / 2] = .nan
     x[3 * width] = .infinity
     for i in 0..<width { x[4 * width + i] = (i % 2 == 0 ? 1 : -1) * 3e38 }
-    for i in 0..<width { x[5 * width + i] = 1e-40 * Float(i % 3) }
+    for i in 0..<width { x[5 * width + i] = 0x1p-130 * Float(i % 3) }
     return x
   }
 

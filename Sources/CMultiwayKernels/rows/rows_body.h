@@ -107,20 +107,26 @@ static void quantize_row(size_t n, const float *x, uint8_t *q, float *scale, int
   }
 }
 
+MWK_INLINE v16 masked_scores(size_t left, const float *mask, const float *x, size_t i) {
+  if (left == MWK_LANES) return mask ? v_add(v_load(x + i), v_load(mask + i)) : v_load(x + i);
+  v16 a = v_loadn(x + i, left, -INFINITY);
+  return mask ? v_add(a, v_loadn(mask + i, left, 0.0f)) : a;
+}
+
 static float softmax_row(size_t n, const float *mask, float *x) {
   v16 top = v_set(-INFINITY), sum = v_set(0.0f);
-  for (size_t i = 0; i < n; i += MWK_LANES) {
-    size_t left = mwk_min(n - i, MWK_LANES);
-    v16 a = v_loadn(x + i, left, -INFINITY);
-    if (mask) a = v_add(a, v_loadn(mask + i, left, 0.0f));
-    v_storen(x + i, a, left);
-    top = v_max(a, top);
-  }
+  size_t whole = n / MWK_LANES * MWK_LANES, left = n - whole;
+  for (size_t i = 0; i < whole; i += MWK_LANES) top = v_max(masked_scores(MWK_LANES, mask, x, i), top);
+  if (left) top = v_max(masked_scores(left, mask, x, whole), top);
   v16 m = v_set(v_hmax(top));
-  for (size_t i = 0; i < n; i += MWK_LANES) {
-    size_t left = mwk_min(n - i, MWK_LANES);
-    v16 e = v_exp(v_sub(v_loadn(x + i, left, -INFINITY), m));
-    v_storen(x + i, e, left);
+  for (size_t i = 0; i < whole; i += MWK_LANES) {
+    v16 e = v_exp(v_sub(masked_scores(MWK_LANES, mask, x, i), m));
+    v_store(x + i, e);
+    sum = v_add(sum, e);
+  }
+  if (left) {
+    v16 e = v_exp(v_sub(masked_scores(left, mask, x, whole), m));
+    v_storen(x + whole, e, left);
     sum = v_add(sum, e);
   }
   return 1.0f / v_sum(sum);

@@ -2,39 +2,55 @@
 // exp, gelu and tanh as one operation sequence for every instruction set. The coefficients are weighted minimax fits made
 // for this project (Docs/Numerics.md gives intervals, weights and errors). Included after one of the vector headers.
 
-/// eˣ, within 1.1 ulp on [−104, 88]; 0 below −103.98, ∞ above 88.73, NaN for NaN.
-MWK_INLINE v16 v_exp(v16 x) {
-  // The constant stands first in max and min because x86 returns the second operand when one is NaN.
-  x = v_min(v_set(89.0f), v_max(v_set(-104.0f), x));
-  v16 n = v_round(v_mul(x, v_set(0x1.715476p+0f)));
-  v16 r = v_fma(v_neg(n), v_set(0.693359375f), x);
-  r = v_fma(v_neg(n), v_set(-0x1.bd0106p-13f), r);
+/// eʳ for |r| ≤ ½·ln 2: 1 + (r + r²·P₄(r)).
+MWK_INLINE v16 exp_fraction(v16 r) {
   v16 p = v_set(0x1.6a2352p-10f);
   p = v_fma(p, r, v_set(0x1.123a6cp-7f));
   p = v_fma(p, r, v_set(0x1.5558f4p-5f));
   p = v_fma(p, r, v_set(0x1.555490p-3f));
   p = v_fma(p, r, v_set(0x1.fffffcp-2f));
-  p = v_add(v_fma(p, v_mul(r, r), r), v_set(1.0f));
-  // 2ⁿ in two factors: n runs from −150 to 128, and only the last product may round (to a subnormal).
-  iv16 whole = i_cvt(n), half = i_half(whole);
-  return v_mul(v_mul(p, i_pow2(half)), i_pow2(i_sub(whole, half)));
+  return v_add(v_fma(p, v_mul(r, r), r), v_set(1.0f));
 }
 
-/// x·Φ(x), the exact (erf) gelu: max(x, 0) − |x|·½·exp(−q(|x|)) where q(a) approximates −ln(2·Φ(−a)).
-/// Absolute error at most 8·10⁻⁸·max(1, |x|); +∞ gives +∞, −∞ gives 0.
+/// n = rne(x·log₂e).
+MWK_INLINE v16 exp_whole(v16 x) { return v_round(v_mul(x, v_set(0x1.715476p+0f))); }
+
+/// r = x − n·ln 2, in two steps.
+MWK_INLINE v16 exp_rest(v16 x, v16 n) {
+  v16 r = v_fma(v_neg(n), v_set(0.693359375f), x);
+  return v_fma(v_neg(n), v_set(-0x1.bd0106p-13f), r);
+}
+
+/// eˣ, within 1.1 ulp on [−104, 88]; 0 below −104, ∞ above 88.73, NaN for NaN.
+MWK_INLINE v16 v_exp(v16 x) {
+  // Lanes below −104, such as masked scores, compute e⁰ instead: a product that underflows would cost an assist.
+  m16 none = v_less(x, v_set(-104.0f));
+  // The constant stands first because x86 returns the second operand when one is NaN.
+  x = v_min(v_set(89.0f), v_select(none, v_set(0.0f), x));
+  v16 n = exp_whole(x), p = exp_fraction(exp_rest(x, n));
+  // 2ⁿ in two factors: n runs from −150 to 128, and only the last product may round (to a subnormal).
+  iv16 whole = i_cvt(n), half = i_half(whole);
+  v16 y = v_mul(v_mul(p, i_pow2(half)), i_pow2(i_sub(whole, half)));
+  return v_select(none, v_set(0.0f), y);
+}
+
+/// x·Φ(x), the exact (erf) gelu: max(x, 0) − a·½·exp(−q(a)), where a = |x| and q(a) approximates −ln(2·Φ(−a)).
+/// Absolute error at most 8·10⁻⁸·max(1, |x|). From |x| = 12.75 on, where Φ(−a) < 10⁻³⁶, it is 0 or x, infinities included.
 MWK_INLINE v16 v_gelu(v16 x) {
-  v16 a = v_min(v_set(14.5f), v_abs(x));
-  v16 q = v_set(0x1.3fed7ep-28f);
-  q = v_fma(q, a, v_set(-0x1.c15212p-23f));
-  q = v_fma(q, a, v_set(0x1.ec5636p-19f));
-  q = v_fma(q, a, v_set(-0x1.09c7aap-15f));
-  q = v_fma(q, a, v_set(0x1.08a962p-13f));
-  q = v_fma(q, a, v_set(0x1.105f34p-13f));
-  q = v_fma(q, a, v_set(-0x1.455a78p-8f));
-  q = v_fma(q, a, v_set(0x1.2a92aap-5f));
-  q = v_fma(q, a, v_set(0x1.45ea14p-2f));
-  q = v_fma(q, a, v_set(0x1.9884d6p-1f));
-  v16 tail = v_mul(v_set(0.5f), v_exp(v_neg(v_mul(q, a))));
+  v16 limit = v_set(12.75f), magnitude = v_abs(x), a = v_min(limit, magnitude);
+  v16 q = v_set(-0x1.bdb8d2p-25f);
+  q = v_fma(q, a, v_set(0x1.b7a2f8p-20f));
+  q = v_fma(q, a, v_set(-0x1.3899f2p-16f));
+  q = v_fma(q, a, v_set(0x1.4d6a66p-14f));
+  q = v_fma(q, a, v_set(0x1.dc90cep-13f));
+  q = v_fma(q, a, v_set(-0x1.4d1bccp-8f));
+  q = v_fma(q, a, v_set(0x1.2b3b18p-5f));
+  q = v_fma(q, a, v_set(0x1.45e2f2p-2f));
+  q = v_fma(q, a, v_set(0x1.988548p-1f));
+  v16 t = v_neg(v_mul(q, a)), n = exp_whole(t);
+  // ½·eᵗ: q stays below 82.6, so n − 1 is at least −120 and nothing underflows.
+  v16 tail = v_mul(exp_fraction(exp_rest(t, n)), i_pow2(i_sub(i_cvt(n), i_set(1))));
+  tail = v_select(v_less(magnitude, limit), tail, v_set(0.0f));
   return v_fma(v_neg(a), tail, v_max(x, v_set(0.0f)));
 }
 
