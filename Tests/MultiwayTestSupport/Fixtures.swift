@@ -1,6 +1,7 @@
 import Foundation
 public import MultiwayCheckpoint
 public import MultiwayCore
+public import MultiwayGraph
 public import MultiwayModels
 
 /// The committed files in Tests/Fixtures, found beside this source.
@@ -40,10 +41,14 @@ public enum Fixtures {
   }
 
   /// The model of a checkpoint; the name is without `.pth`.
-  public static func model(_ name: String, stateDict: String? = nil) throws -> Model {
+  public static func model(_ name: String, stateDict: String? = nil, heads: Int? = nil) throws -> Model {
     let checkpoint = try checkpoint(name + ".pth")
-    return try Architectures.load(try checkpoint.stateDict(named: stateDict), of: checkpoint)
+    return try Architectures.load(
+      try checkpoint.stateDict(named: stateDict), of: checkpoint, options: ModelOptions(heads: heads))
   }
+
+  /// The graph of a checkpoint; the name is without `.pth`.
+  public static func graph(_ name: String) throws -> Graph { try model(name).graph }
 
   /// The digits model's test set.
   public static func digits(_ examples: Range<Int> = 0..<360) throws -> (image: TensorValue, labels: [Int], logits: TensorValue) {
