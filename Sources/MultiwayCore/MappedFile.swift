@@ -98,6 +98,11 @@ public final class AlignedBuffer: @unchecked Sendable {
     try body(&span)
   }
 
+  /// The address, for kernels written in C. Only for use before the buffer is shared.
+  @unsafe public func mutablePointer<Element: BitwiseCopyable>(to type: Element.Type) -> UnsafeMutablePointer<Element> {
+    unsafe base.assumingMemoryBound(to: type)
+  }
+
   /// The bytes, to read.
   public var bytes: TensorBytes { unsafe TensorBytes(owner: self, base: UnsafeRawPointer(base), byteCount: byteCount) }
 }

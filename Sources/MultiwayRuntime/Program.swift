@@ -56,6 +56,8 @@ struct Step: Sendable {
   var operation: Operation
   var reads: [BufferID]
   var writes: [BufferID]
+  /// The stored tensors that the weights lie in, to be let go after the step where memory is short.
+  var sources: [StoredTensor] = []
 }
 
 /// A graph as kernel calls, before sizes are known: neighbouring nodes that one kernel does together are one step.
@@ -64,19 +66,23 @@ struct Step: Sendable {
 /// of them), GELU and the residual sum into the linear layer before, and the query scale into attention. None of this changes a
 /// bit of the result: the kernels round where the separate steps would.
 struct Program: Sendable {
+  /// The names of the values that buffers hold; fused ones and quantized tokens have none.
+  private(set) var valueNames: [String?] = []
   private(set) var buffers: [Buffer] = []
   private(set) var steps: [Step] = []
   private(set) var inputs: [BufferID] = []
   private(set) var outputs: [(name: String, buffer: BufferID)] = []
 
   /// Fuses the nodes of `graph`, which has been verified, and loads its constants.
-  init(_ graph: Graph) throws {
-    var builder = ProgramBuilder(graph)
+  /// - Parameter releasesWeights: let the pages of weights go as soon as they have been looked at.
+  init(_ graph: Graph, releasesWeights: Bool) throws {
+    var builder = ProgramBuilder(graph, releasesWeights: releasesWeights)
     try builder.build()
-    buffers = builder.buffers
-    steps = builder.steps
     inputs = graph.inputs.map { builder.buffer(of: $0) }
     outputs = graph.outputs.map { ($0.name, builder.buffer(of: $0.value)) }
+    buffers = builder.buffers
+    steps = builder.steps
+    valueNames = builder.valueNames
   }
 }
 
@@ -94,17 +100,29 @@ private struct ProgramBuilder {
   var buffers: [Buffer] = []
   var steps: [Step] = []
 
-  init(_ graph: Graph) {
+  init(_ graph: Graph, releasesWeights: Bool) {
     self.graph = graph
     consumers = graph.consumers()
     producers = graph.producers()
     outputs = Set(graph.outputs.map(\.value))
-    constants = ConstantLoader(graph)
+    constants = ConstantLoader(graph, releasesWeights: releasesWeights)
   }
 
   mutating func build() throws {
     for position in graph.nodes.indices { absorb(position) }
-    for (position, node) in graph.nodes.enumerated() where !absorbed.contains(position) { try emit(node, position) }
+    for (position, node) in graph.nodes.enumerated() where !absorbed.contains(position) {
+      let first = steps.count
+      try emit(node, position)
+      let sources = node.op.constants.flatMap { graph[$0.id].data.sources }
+      if steps.count > first { steps[steps.count - 1].sources = sources }
+    }
+  }
+
+  /// The name of the value in each buffer.
+  var valueNames: [String?] {
+    var names = [String?](repeating: nil, count: buffers.count)
+    for (value, buffer) in bufferOfValue { names[buffer.index] = graph[value].name }
+    return names
   }
 
   mutating func buffer(of value: ValueID) -> BufferID {

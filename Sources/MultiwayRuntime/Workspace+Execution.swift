@@ -18,17 +18,26 @@ extension Workspace {
   /// Copies the results out.
   borrowing func outputs(of program: Program) -> [(name: String, value: TensorValue)] {
     var results: [(name: String, value: TensorValue)] = []
-    for output in program.outputs {
-      let shape = plan.shapes[output.buffer.index]
-      let elements = arena.read(region(output.buffer))
-      results.append((output.name, TensorValue(shape, Array(elements.prefix(shape.elementCount)))))
-    }
+    for output in program.outputs { results.append((output.name, value(of: output.buffer))) }
     return results
   }
 
-  /// Runs all steps in order.
-  mutating func execute(_ program: Program, _ context: KernelContext) {
-    for step in program.steps { execute(step, context) }
+  /// A copy of an fp32 buffer.
+  borrowing func value(of buffer: BufferID) -> TensorValue {
+    let shape = plan.shapes[buffer.index]
+    return TensorValue(shape, Array(arena.read(region(buffer)).prefix(shape.elementCount)))
+  }
+
+  /// Runs all steps in order and shows every buffer that a step wrote.
+  mutating func execute(
+    _ program: Program, _ context: KernelContext, releasesWeights: Bool,
+    observe: (borrowing Workspace, BufferID) -> Void
+  ) {
+    for step in program.steps {
+      execute(step, context)
+      if releasesWeights { for source in step.sources { source.discard() } }
+      for buffer in step.writes { observe(self, buffer) }
+    }
   }
 
   /// Runs one step.

@@ -105,10 +105,10 @@ struct Int8Case: CustomTestStringConvertible {
     values[25] = .nan
     arena.write(values, at: x)
     context.quantizeRows(&arena, rows: 3, width: 20, x: x, into: rows)
-    let weights = try context.quantizeWeightPanels(numbers.floats(70 * 20).span, outputs: 70, inputs: 20)
+    let weights = try context.quantizeWeightPanels(
+      TensorBytes(copying: numbers.floats(70 * 20)), outputs: 70, inputs: 20)
     let constants = Int8Weights(
-      outputs: 70, inputs: 20, panels: TensorBytes(copying: weights.panels),
-      scales: TensorBytes(copying: weights.scales), sums: TensorBytes(copying: weights.sums))
+      outputs: 70, inputs: 20, panels: weights.panels, scales: weights.scales, sums: weights.sums)
     let epilogue = Epilogue(activation: .gelu)
     context.linear(&arena, rows: 3, x: rows, weights: constants, epilogue: epilogue, into: y)
     let result = arena.read(y)
@@ -118,22 +118,27 @@ struct Int8Case: CustomTestStringConvertible {
 }
 
 @Suite struct WeightQuantizationTests {
-  @Test(arguments: [(1, 1), (3, 5), (64, 16), (65, 88), (130, 33), (70, 768)])
-  func panelsFollowTheDefinition(outputs: Int, inputs: Int) {
+  @Test(arguments: [(1, 1), (3, 5), (64, 16), (65, 88), (130, 33), (70, 768)], [false, true])
+  func panelsFollowTheDefinition(shape: (outputs: Int, inputs: Int), hasColumnScales: Bool) {
+    let (outputs, inputs) = shape
     var numbers = Numbers(seed: outputs + inputs)
     var w = numbers.floats(outputs * inputs, scale: 0.1)
+    let columns = hasColumnScales ? numbers.floats(inputs).map { $0 + 1.5 } : nil
     if outputs > 1 { for i in 0..<inputs { w[inputs + i] = 0 } }
     let quads = (inputs + 3) / 4, panelBytes = Int8Weights.panelByteCount(outputs: outputs, inputs: inputs)
     let result = checkVariants { context -> [UInt32] in
       let (source, panels) = (GuardedBuffer(w), GuardedBuffer([Int8](repeating: 99, count: panelBytes)))
       let (scale, sum) = (GuardedBuffer<Float>(count: outputs), GuardedBuffer<Int32>(count: outputs))
+      let scales = columns.map { GuardedBuffer($0) }
       var broken = 0
       unsafe _ = mwk_quantize_weight_panels(
-        context.pointer, outputs, inputs, source.pointer, panels.pointer, scale.pointer, sum.pointer, &broken)
+        context.pointer, outputs, inputs, source.pointer, scales?.pointer, panels.pointer, scale.pointer, sum.pointer,
+        &broken)
       #expect(broken == 0)
       return panels.values.map { UInt32(bitPattern: Int32($0)) } + scale.values.bits
         + sum.values.map { UInt32(bitPattern: $0) }
     }
+    if let columns { for i in w.indices { w[i] *= columns[i % inputs] } }
     var panels = [UInt32](repeating: 0, count: panelBytes)
     var scales: [Float] = []
     var sums: [UInt32] = []
@@ -158,7 +163,7 @@ struct Int8Case: CustomTestStringConvertible {
     let context = try KernelContext()
     var code: KernelErrorCode?
     do throws(KernelError) {
-      _ = try context.quantizeWeightPanels(weights.span, outputs: 3, inputs: 40)
+      _ = try context.quantizeWeightPanels(TensorBytes(copying: weights), outputs: 3, inputs: 40)
     } catch {
       code = error.code
     }
@@ -168,8 +173,9 @@ struct Int8Case: CustomTestStringConvertible {
   @Test func emptyLayers() throws {
     let context = try KernelContext()
     let none: [Float] = []
-    let noOutputs = try context.quantizeWeightPanels(none.span, outputs: 0, inputs: 4)
-    let noInputs = try context.quantizeWeightPanels(none.span, outputs: 2, inputs: 0)
-    #expect(noOutputs.panels.isEmpty && noInputs.scales == [1, 1] && noInputs.sums == [0, 0])
+    let noOutputs = try context.quantizeWeightPanels(TensorBytes(copying: none), outputs: 0, inputs: 4)
+    let noInputs = try context.quantizeWeightPanels(TensorBytes(copying: none), outputs: 2, inputs: 0)
+    #expect(noOutputs.panels.byteCount == 0)
+    #expect(noInputs.scales.array(of: Float.self) == [1, 1] && noInputs.sums.array(of: Int32.self) == [0, 0])
   }
 }

@@ -54,8 +54,9 @@ mwk_status mwk_linear_i8(const mwk_context *context, const mwk_linear_i8_job *jo
 
 typedef struct {
   const mwk_gemm_i8 *kernels;
+  const mwk_elementwise *elementwise;
   size_t outputs, inputs;
-  const float *weight;
+  const float *weight, *column_scale;
   int8_t *panels;
   float *scale;
   int32_t *sum;
@@ -63,22 +64,31 @@ typedef struct {
 } quantization;
 
 static void quantize_task(void *argument, size_t task, void *scratch) {
-  (void)scratch;
   quantization *job = argument;
   size_t output = task * MWK_PANEL, outputs = mwk_min(MWK_PANEL, job->outputs - output);
   size_t panel_bytes = mwk_ceil_div(job->inputs, 4) * 4 * MWK_PANEL;
   int8_t *panel = job->panels + task * panel_bytes;
   if (outputs < MWK_PANEL) memset(panel, 0, panel_bytes);
-  size_t broken = job->kernels->quantize_panel(outputs, job->inputs, job->weight + output * job->inputs, panel,
-                                               job->scale + output, job->sum + output);
+  const float *rows = job->weight + output * job->inputs;
+  if (job->column_scale) {
+    float *scaled = scratch;
+    for (size_t r = 0; r < outputs; r++)
+      job->elementwise->multiply(job->inputs, rows + r * job->inputs, job->column_scale, scaled + r * job->inputs);
+    rows = scaled;
+  }
+  size_t broken =
+      job->kernels->quantize_panel(outputs, job->inputs, rows, panel, job->scale + output, job->sum + output);
   if (broken) atomic_fetch_add(&job->broken, broken);
 }
 
 mwk_status mwk_quantize_weight_panels(const mwk_context *context, size_t outputs, size_t inputs, const float *weight,
-                                      int8_t *panels, float *scale, int32_t *sum, size_t *broken) {
-  quantization job = {.kernels = context->gemm_i8, .outputs = outputs, .inputs = inputs, .weight = weight,
-                      .panels = panels,            .scale = scale,     .sum = sum};
-  mwk_status status = mwk_parallel_for(context, mwk_ceil_div(outputs, MWK_PANEL), 0, quantize_task, &job);
+                                      const float *column_scale, int8_t *panels, float *scale, int32_t *sum,
+                                      size_t *broken) {
+  quantization job = {.kernels = context->gemm_i8, .elementwise = context->elementwise, .outputs = outputs,
+                      .inputs = inputs,            .weight = weight,                    .column_scale = column_scale,
+                      .panels = panels,            .scale = scale,                      .sum = sum};
+  size_t scratch = column_scale ? mwk_min(MWK_PANEL, outputs) * inputs * sizeof(float) : 0;
+  mwk_status status = mwk_parallel_for(context, mwk_ceil_div(outputs, MWK_PANEL), scratch, quantize_task, &job);
   *broken = job.broken;
   return status;
 }

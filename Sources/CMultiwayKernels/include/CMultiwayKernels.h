@@ -132,10 +132,12 @@ mwk_status mwk_bf16_to_f32(const mwk_context *context, size_t count, const void 
 mwk_status mwk_f32_to_f16(const mwk_context *context, size_t count, const float *x, void *y, size_t *overflows);
 mwk_status mwk_f32_to_bf16(const mwk_context *context, size_t count, const float *x, void *y, size_t *overflows);
 
-/// Symmetric int8 per output, written as mwk_linear_i8 reads it. `broken` receives the number of rows that hold a value
+/// Symmetric int8 per output, written as mwk_linear_i8 reads it. Column k of the weights is multiplied with
+/// column_scale[k] first, unless that is NULL. `broken` receives the number of rows that hold a value
 /// which is not finite; what was written for them means nothing.
 mwk_status mwk_quantize_weight_panels(const mwk_context *context, size_t outputs, size_t inputs, const float *weight,
-                                      int8_t *panels, float *scale, int32_t *sum, size_t *broken);
+                                      const float *column_scale, int8_t *panels, float *scale, int32_t *sum,
+                                      size_t *broken);
 
 // Measurement --------------------------------------------------------------------------------------------------------
 
