@@ -14,11 +14,11 @@ public enum SyntheticInputs {
   public static func make(for graph: Graph, examples: Int, seed: UInt64 = 0) -> [String: TensorValue] {
     var random = SeededNumbers(seed: seed)
     var inputs: [String: TensorValue] = [:]
-    let tokens = min(textTokens, capacity(graph))
+    let textLength = min(textTokens, capacity(graph))
     for id in graph.inputs {
       let value = graph[id]
       let dimensions = value.type.dimensions.map { dimension in
-        dimension.size ?? (dimension.symbol == "text_tokens" ? tokens : examples) + dimension.offset
+        dimension.size ?? (dimension.symbol == "text_tokens" ? textLength : examples) + dimension.offset
       }
       let shape = Shape(dimensions)
       switch value.type.dtype {
