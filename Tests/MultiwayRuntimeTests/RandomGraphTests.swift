@@ -8,21 +8,27 @@ import Testing
 @Suite struct RandomGraphTests {
   private static let seeds: [UInt64] = Array(0..<24)
 
-  /// 90 dB: some sixty fp32 operations in a row, −144 dB each, some of which (a norm of a narrow row, softmax, L2) magnify.
+  /// 110 dB: some sixty fp32 operations in a row, −144 dB each, some of which (a norm of a narrow row, softmax, L2) magnify.
+  /// 123 dB is the least that was seen with sixty seeds.
   @Test(arguments: seeds)
   func floatGraphsComputeTheSame(seed: UInt64) throws {
-    try check(try RandomGraph(seed: seed, hasInt8: false).graph, atLeast: 90, seed: seed)
+    try check(try RandomGraph(seed: seed, hasInt8: false).graph, atLeast: 110, seed: seed)
   }
 
-  /// 25 dB with int8: where the two differ in the last bit before a rounding, a value may round the other way, which is an
-  /// error of 1/255 of a row's range in one element (−48 dB of the row), and later layers quantize what it moved once more. A wrong scale,
-  /// zero point, sum or bias leaves less than 20 dB.
-  @Test(arguments: seeds)
-  func int8GraphsComputeTheSame(seed: UInt64) throws {
-    try check(try RandomGraph(seed: seed, hasInt8: true).graph, atLeast: 25, seed: seed)
+  /// Int8 is the same arithmetic on integers, so nearly always as close. Where the two differ in the last bit before a rounding, a
+  /// value may round the other way, on one machine and not on another: an error of 1/255 of a row's range in one element, −48 dB
+  /// of the row, and later layers quantize what it moved once more. So every output must have 35 dB, and most have 110.
+  @Test func int8GraphsComputeTheSame() throws {
+    var qualities: [Double] = []
+    for seed in RandomGraphTests.seeds {
+      qualities += try check(try RandomGraph(seed: seed, hasInt8: true).graph, atLeast: 35, seed: seed)
+    }
+    #expect(qualities.count { $0 >= 110 } * 10 >= qualities.count * 9)
   }
 
-  private func check(_ graph: Graph, atLeast floor: Double, seed: UInt64) throws {
+  @discardableResult
+  private func check(_ graph: Graph, atLeast floor: Double, seed: UInt64) throws -> [Double] {
+    var qualities: [Double] = []
     for (batch, tokens) in [(1, 1), (3, 6)] {
       let inputs = randomInputs(for: graph, batch: batch, textTokens: tokens, seed: seed)
       let expected = try Engine.reference.run(graph, inputs)
@@ -30,9 +36,11 @@ import Testing
       #expect(found.keys.sorted() == expected.keys.sorted())
       for (name, value) in expected {
         let quality = decibels(value, try #require(found[name]))
-        #expect(quality >= floor, "\(name), batch \(batch), \(tokens) tokens: \(quality) dB")
+        #expect(quality >= floor, "seed \(seed), \(name), batch \(batch), \(tokens) tokens: \(quality) dB")
+        qualities.append(quality)
       }
     }
+    return qualities
   }
 
   @Test func theSeedsCoverEveryOp() throws {
