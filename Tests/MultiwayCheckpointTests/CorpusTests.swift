@@ -22,7 +22,8 @@ struct CorpusCase: Sendable, CustomTestStringConvertible {
       guard let path = value["path"]?.string, kinds?.contains(value["kind"]?.string ?? "") ?? true else { return nil }
       return CorpusCase(
         path: folder + "/" + path, shouldOpen: value["expect"]?.string == "ok", isPolicy: value["must"]?.bool == false,
-        stateDict: value["select"]?.string, code: value["error"]?.string, values: value["values"]?.object ?? JSONObject())
+        stateDict: value["select"]?.string, code: value["error"]?.string,
+        values: value["values"]?.object ?? JSONObject())
     }
   }
 
@@ -49,7 +50,9 @@ struct CorpusCase: Sendable, CustomTestStringConvertible {
 
   private func problem(_ dict: StateDict, _ name: String, _ expected: JSONValue) -> String? {
     do {
-      guard let tensor = dict.tensors.first(where: { Array($0.name.utf8) == Array(name.utf8) }) else { return "missing" }
+      guard let tensor = dict.tensors.first(where: { Array($0.name.utf8) == Array(name.utf8) }) else {
+        return "missing"
+      }
       if expected["dtype"]?.string == "Q8_0" {
         let container = try GGUFContainer.read(try MappedFile(path: path))
         let bytes = try container.bytes(of: #require(container.tensor(named: name)))
