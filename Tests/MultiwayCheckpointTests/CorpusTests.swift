@@ -84,6 +84,7 @@ private let corpusFolder = ProcessInfo.processInfo.environment["MULTIWAY_HOSTILE
     var failures = 0
     let cases = try CorpusCase.cases(in: folder, kinds: ["safetensors", "pytorch", "gguf"])
     for item in cases {
+      if let code = errorCode({ try readEverything(item.path) }) { print("code: \(item.path) \(code)") }
       guard let problem = item.problem() else { continue }
       failures += 1
       if item.isPolicy {

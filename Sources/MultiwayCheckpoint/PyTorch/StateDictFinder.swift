@@ -56,7 +56,7 @@ struct StateDictFinder {
   private mutating func addBare(
     _ root: PickleValue, members: [(name: String, value: PickleValue)]
   ) throws(CheckpointError) {
-    let tensors = try collect(members)
+    let tensors = try collect(members, of: root)
     guard !tensors.isEmpty else { return }
     let position = stateDicts.firstIndex { ($0.name.contains("ema") || $0.name == "teacher") } ?? stateDicts.count
     stateDicts.insert(StateDict(name: "", tensors: tensors), at: position)
@@ -160,11 +160,11 @@ extension StateDictFinder {
 
   /// All tensors in `members`, under dotted names, in file order.
   private mutating func collect(
-    _ members: [(name: String, value: PickleValue)]
+    _ members: [(name: String, value: PickleValue)], of root: PickleValue? = nil
   ) throws(CheckpointError) -> [StoredTensor] {
     var tensors: [StoredTensor] = []
     var names: Set<[UInt8]> = []
-    var visited: Set<PickleValue> = []
+    var visited: Set<PickleValue> = root.map { [$0] } ?? []
     var pending = members.reversed().map { (name: $0.name, value: $0.value, depth: 0) }
     var isTooDeep = false
     while let next = pending.popLast() {
