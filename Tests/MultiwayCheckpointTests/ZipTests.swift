@@ -91,7 +91,10 @@ import Testing
       } == .unsupported)
     #expect(try code { $0.records[3].data = Array("11\n".utf8) } == .unsupported)
     #expect(try code { $0.records[3].data = Array("three\n".utf8) } == .unsupported)
-    #expect(try code { $0.records = []; $0.hasZip64End = false } == .noTensors)
+    #expect(
+      try code {
+        $0.records = []; $0.hasZip64End = false
+      } == .noTensors)
   }
 
   /// Every truncation is an error; no flipped bit does worse than give one.
