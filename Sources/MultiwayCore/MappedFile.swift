@@ -30,7 +30,7 @@ public struct TensorBytes: @unchecked Sendable {
 
   /// Copies an array of plain numbers into memory of its own, aligned to 64 bytes.
   public init<Element: BitwiseCopyable>(copying elements: [Element]) {
-    unsafe self.init(copying: elements.span.bytes)
+    self = withBytes(of: elements) { TensorBytes(copying: $0) }
   }
 
   /// The bytes.

@@ -87,7 +87,7 @@ public struct OutputFile: ~Copyable {
 
   /// Appends the bytes of an array of plain numbers, in memory order (little-endian on every machine that we build for).
   public mutating func write<Element: BitwiseCopyable>(_ elements: [Element]) throws(FileError) {
-    try unsafe write(elements.span.bytes)
+    try withBytes(of: elements) { (bytes) throws(FileError) in try write(bytes) }
   }
 
   /// Appends zero bytes until the count is a multiple of `alignment`.
@@ -122,7 +122,9 @@ public struct OutputFile: ~Copyable {
 
   private mutating func flush() throws(FileError) {
     guard !buffer.isEmpty else { return }
-    try unsafe OutputFile.writeAll(descriptor, buffer.span.bytes, path: path)
+    try withBytes(of: buffer) { (bytes) throws(FileError) in
+      try OutputFile.writeAll(descriptor, bytes, path: path)
+    }
     buffer.removeAll(keepingCapacity: true)
   }
 

@@ -47,6 +47,21 @@ private func write(_ text: String, to path: String, overwrite: Bool = false, inp
     #expect(folder.names == ["out"])
   }
 
+  /// In a release build, where temporary arrays once lost their elements on the way.
+  @Test(arguments: [7, 1000]) func writesTemporaryArrays(count: Int) throws {
+    let folder = try Folder()
+    do {
+      var file = try OutputFile(path: folder.file("out"), overwrite: false)
+      try file.write([UInt64(count)])
+      try file.write([Float(count), 2])
+      try file.commit()
+    }
+    let bytes = try MappedFile(path: folder.file("out")).bytes
+    #expect(bytes.extracting(0..<8).array(of: UInt64.self) == [UInt64(count)])
+    #expect(bytes.extracting(8..<16).array(of: Float.self) == [Float(count), 2])
+    #expect(TensorBytes(copying: [UInt64(count), 3]).array(of: UInt64.self) == [UInt64(count), 3])
+  }
+
   @Test func leavesNothingBehind() throws {
     let folder = try Folder()
     do {
