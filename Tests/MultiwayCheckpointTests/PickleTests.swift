@@ -299,3 +299,105 @@ import Testing
     #expect(metadata["py2"] == .string("hi"))
   }
 }
+
+/// Small files that ask for much work or memory.
+@Suite struct PickleBombTests {
+  private func code(
+    deflated: Bool = true, _ pickle: (inout PickleBuilder) -> Void
+  ) throws -> CheckpointErrorCode? {
+    let folder = try TemporaryFolder()
+    let bytes = torchArchive(change: { $0.records[0].isDeflated = deflated }, pickle: pickle)
+    return errorCode { try readEverything(try? folder.write(bytes)) }
+  }
+
+  private func readEverything(_ path: String?) throws {
+    if let path { try MultiwayCheckpointTests.readEverything(path) }
+  }
+
+  private func remember(_ key: UInt8, _ builder: inout PickleBuilder) {
+    builder.op("q")
+    builder.op(key)
+  }
+
+  private func recall(_ key: UInt8, _ builder: inout PickleBuilder) {
+    builder.op("h")
+    builder.op(key)
+  }
+
+  /// Every member of the root leads to the same large list.
+  @Test func sharedLists() throws {
+    let result = try code { builder in
+      builder.op("]")
+      builder.op("(")
+      for _ in 0..<20_000 { builder.op("N") }
+      builder.op("e")
+      remember(0, &builder)
+      builder.op("0")
+      builder.op("]")
+      builder.op("(")
+      for _ in 0..<20_000 {
+        builder.op("]")
+        recall(0, &builder)
+        builder.op("a")
+      }
+      builder.op("e")
+    }
+    #expect(result == .overBudget)
+  }
+
+  /// A long key above many tensors makes long names.
+  @Test func longNames() throws {
+    let result = try code { builder in
+      builder.op("}")
+      builder.text(String(repeating: "x", count: 200_000))
+      builder.op("}")
+      builder.op("(")
+      builder.text("0")
+      builder.tensor("0", count: 6)
+      remember(0, &builder)
+      for index in 1..<1000 {
+        builder.text(String(index))
+        recall(0, &builder)
+      }
+      builder.op("u")
+      builder.op("s")
+    }
+    #expect(result == .overBudget)
+  }
+
+  @Test func longGlobals() throws {
+    #expect(try code { $0.reduce(String(repeating: "x", count: 2000), "Y") { _ in } } == .overBudget)
+  }
+
+  /// Metadata that is a lattice of shared lists is cut off, not followed to its end.
+  @Test func metadataLattice() throws {
+    let result = try code { builder in
+      builder.op("}")
+      builder.text("w")
+      builder.tensor("0", count: 6)
+      builder.op("s")
+      builder.text("args")
+      builder.text("leaf")
+      for level in 0..<30 {
+        remember(UInt8(level), &builder)
+        builder.op("0")
+        builder.op("(")
+        for _ in 0..<10 { recall(UInt8(level), &builder) }
+        builder.op("l")
+      }
+      builder.op("s")
+    }
+    #expect(result == nil)
+  }
+
+  /// Views whose strides are 0 add up to more than the file justifies.
+  @Test func expandedViews() throws {
+    let result = try code { builder in
+      builder.dict(
+        (0..<20).map { index in
+          ("\(index)", { $0.tensor("0", count: 6, size: [1 << 20, 6], stride: [0, 1]) })
+        })
+    }
+    #expect(result == .overBudget)
+  }
+}

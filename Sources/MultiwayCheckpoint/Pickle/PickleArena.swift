@@ -139,9 +139,9 @@ extension PickleArena {
     if case .global(let index) = value { globals[index] } else { nil }
   }
 
-  /// The integers of a tuple or list, nil if it holds anything else.
+  /// The integers of a tuple or list, nil if it holds anything else or more than a shape can have.
   func integers(_ value: PickleValue) -> [Int]? {
-    guard let items = items(value, .tuple, .list) else { return nil }
+    guard let items = items(value, .tuple, .list), items.count <= PickleLimits.maximumRank else { return nil }
     var integers: [Int] = []
     for item in items {
       guard case .int(let integer) = item else { return nil }
