@@ -109,7 +109,7 @@ extension PickleMachine {
       try push(try arena.container(.tuple, items.reversed()))
     case UInt8(ascii: "a"):
       let item = try pop()
-      try append([item], to: try top(), kind: .list)
+      try append(CollectionOfOne(item), to: try top(), kind: .list)
     case UInt8(ascii: "e"):
       let items = try popToMark()
       try append(items, to: try top(), kind: .list)
@@ -129,7 +129,7 @@ extension PickleMachine {
   }
 
   private mutating func append(
-    _ items: [PickleValue], to target: PickleValue, kind: PickleContainer.Kind
+    _ items: some Collection<PickleValue>, to target: PickleValue, kind: PickleContainer.Kind
   ) throws(CheckpointError) {
     switch target {
     case .container(let index) where arena.containers[index].kind == kind: try arena.append(items, to: index)

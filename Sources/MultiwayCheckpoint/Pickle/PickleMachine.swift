@@ -101,7 +101,7 @@ struct PickleMachine<World: PickleWorld>: ~Escapable {
   }
 
   mutating func remember(_ value: PickleValue, as key: Int) throws(CheckpointError) {
-    try arena.charge(64)
+    try arena.charge(128)
     memo[key] = value
   }
 

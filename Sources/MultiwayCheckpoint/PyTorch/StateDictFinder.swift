@@ -9,6 +9,10 @@ struct StateDictFinder {
   /// Equal strings have equal numbers here, so that a key is hashed once, however often it is used.
   private let textIDs: [Int]
   private var visits = 0
+  /// Which walk saw a container or an object last: shared and circular structures are walked once.
+  private var containerWalks: [Int]
+  private var objectWalks: [Int]
+  private var walk = 0
   private var namesLeft = PickleLimits.maximumNames
   private var metadataLeft = PickleLimits.maximumMetadata
   private(set) var metadata = JSONObject()
@@ -32,6 +36,8 @@ struct StateDictFinder {
   init(arena: PickleArena, world: TorchWorld) {
     self.arena = arena
     self.world = world
+    containerWalks = [Int](repeating: 0, count: arena.containers.count)
+    objectWalks = [Int](repeating: 0, count: arena.objects.count)
     var known: [String: Int] = [:]
     textIDs = arena.strings.map { text in
       if let id = known[text] { return id }
@@ -46,7 +52,7 @@ struct StateDictFinder {
       try addBare(root, members: [("tensor", root)])
       return stateDicts
     }
-    let isSequence = arena.items(root, .list, .tuple) != nil
+    let isSequence = arena.items(root, .sequence) != nil
     let wrapped = isSequence ? [] : try wrapped(members)
     let ranks = Dictionary(uniqueKeysWithValues: StateDictFinder.wrappers.enumerated().map { ($1, $0) })
     for member in wrapped.sorted(by: { ranks[$0.name, default: 0] < ranks[$1.name, default: 0] }) {
@@ -155,11 +161,18 @@ extension StateDictFinder {
     }
   }
 
-  /// Names what is already visited, so that shared and circular structures are walked once.
-  private func identity(_ value: PickleValue) -> PickleValue? {
+  private enum Visit { case leaf, first, again }
+
+  /// Whether this walk sees a value that has parts for the first time.
+  private mutating func meet(_ value: PickleValue) -> Visit {
     switch value {
-    case .container, .object: value
-    default: nil
+    case .container(let index):
+      defer { containerWalks[index] = walk }
+      return containerWalks[index] == walk ? .again : .first
+    case .object(let index):
+      defer { objectWalks[index] = walk }
+      return objectWalks[index] == walk ? .again : .first
+    default: return .leaf
     }
   }
 
@@ -177,7 +190,7 @@ extension StateDictFinder {
     _ value: PickleValue
   ) throws(CheckpointError) -> (tensors: Int, others: Int, bytes: Int) {
     var result = (tensors: 0, others: 0, bytes: 0)
-    var visited: Set<PickleValue> = []
+    walk += 1
     var pending = [value]
     while let next = pending.popLast() {
       if case .tensor(let index) = next {
@@ -185,13 +198,15 @@ extension StateDictFinder {
         if case .stored(let tensor) = world.tensors[index] {
           result.bytes = result.bytes.addingReportingOverflow(tensor.byteCount).partialValue
         }
-      } else if let identity = identity(next) {
-        guard visited.insert(identity).inserted else { continue }
-        let parts = arena.items(next, .list, .tuple) ?? (members(next) ?? []).map(\.value)
+        continue
+      }
+      switch meet(next) {
+      case .again: break
+      case .leaf: result.others += 1
+      case .first:
+        let parts = arena.items(next, .sequence) ?? (members(next) ?? []).map(\.value)
         try visit(1 + parts.count)
         pending += parts
-      } else {
-        result.others += 1
       }
     }
     return result
@@ -203,7 +218,8 @@ extension StateDictFinder {
   ) throws(CheckpointError) -> [StoredTensor] {
     var tensors: [StoredTensor] = []
     var names: Set<[UInt8]> = []
-    var visited: Set<PickleValue> = root.map { [$0] } ?? []
+    walk += 1
+    if let root { _ = meet(root) }
     var pending = members.reversed().map { (name: $0.name, value: $0.value, depth: 0) }
     var isTooDeep = false
     while let next = pending.popLast() {
@@ -213,8 +229,7 @@ extension StateDictFinder {
           throw CheckpointError(.duplicateName, "two tensors have this name", tensor: next.name)
         }
         tensors.append(try tensor(index, named: next.name))
-      } else if let identity = identity(next.value) {
-        guard visited.insert(identity).inserted else { continue }
+      } else if meet(next.value) == .first {
         guard next.depth < StateDictFinder.maximumDepth else {
           isTooDeep = true
           continue
