@@ -27,12 +27,14 @@ import Testing
     return output.values
   }
 
-  static func quantize(_ context: RawContext, _ x: [Float], width: Int) -> ([UInt8], [Float], [Int32]) {
+  static func quantize(
+    _ context: RawContext, _ x: [Float], width: Int, groups: Int = 1
+  ) -> ([UInt8], [Float], [Int32]) {
     let input = GuardedBuffer(x)
     let q = GuardedBuffer<UInt8>(count: rows * QuantizedRows.stride(width: width))
-    let (scale, zero) = (GuardedBuffer<Float>(count: rows), GuardedBuffer<Int32>(count: rows))
+    let (scale, zero) = (GuardedBuffer<Float>(count: groups * rows), GuardedBuffer<Int32>(count: groups * rows))
     unsafe _ = mwk_quantize_rows(
-      context.pointer, rows, width, input.pointer, q.pointer, scale.pointer, zero.pointer)
+      context.pointer, rows, width, groups, input.pointer, q.pointer, scale.pointer, zero.pointer)
     return (q.values, scale.values, zero.values)
   }
 
@@ -69,6 +71,29 @@ import Testing
     }
   }
 
+  /// A row in groups is as many rows of a group's width, but for where their scales lie.
+  @Test(arguments: [(8, 2), (12, 3), (768, 3), (3072, 4)]) func groupsAreRowsOfTheirOwn(width: Int, groups: Int) {
+    let x = Self.input(width)
+    let part = width / groups
+    let result = checkVariants { context in
+      let (q, scale, zero) = Self.quantize(context, x, width: width, groups: groups)
+      return q.map(UInt32.init) + scale.bits + zero.map { UInt32(bitPattern: $0) }
+    }
+    let context = RawContext(.best)
+    var (q, scale, zero) = ([UInt8](), [Float](), [Int32]())
+    for g in 0..<groups {
+      let slice = (0..<Self.rows).flatMap { r in x[r * width + g * part..<r * width + (g + 1) * part] }
+      let (values, scales, zeros) = Self.quantize(context, slice, width: part)
+      scale += scales
+      zero += zeros
+      q += values
+    }
+    let rowMajor = (0..<Self.rows).flatMap { r in
+      (0..<groups).flatMap { g in q[(g * Self.rows + r) * part..<(g * Self.rows + r + 1) * part] }
+    }
+    #expect(result == rowMajor.map(UInt32.init) + scale.bits + zero.map { UInt32(bitPattern: $0) })
+  }
+
   @Test(arguments: lengths) func fusedNormalizationGivesTheSameBits(width: Int) {
     var numbers = Numbers(seed: width + 1)
     let (weight, bias, x) = (numbers.floats(width), numbers.floats(width), Self.input(width))
@@ -82,7 +107,7 @@ import Testing
       let q = GuardedBuffer<UInt8>(count: Self.rows * QuantizedRows.stride(width: width))
       let (scale, zero) = (GuardedBuffer<Float>(count: Self.rows), GuardedBuffer<Int32>(count: Self.rows))
       unsafe _ = mwk_layer_norm_quantize(
-        context.pointer, Self.rows, width, input.pointer, w.pointer, b.pointer, 1e-5, q.pointer, scale.pointer,
+        context.pointer, Self.rows, width, 1, input.pointer, w.pointer, b.pointer, 1e-5, q.pointer, scale.pointer,
         zero.pointer)
       return q.values.map(UInt32.init) + scale.values.bits + zero.values.map { UInt32(bitPattern: $0) }
     }
