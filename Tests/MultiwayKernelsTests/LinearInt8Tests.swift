@@ -34,7 +34,11 @@ struct Int8Case: CustomTestStringConvertible {
   }
   func range(_ group: Int) -> Range<Int> { inputs / groups * group..<inputs / groups * (group + 1) }
   var sums: [Int32] {
-    (0..<groups).flatMap { group in weights.map { $0[range(group)].reduce(Int32(0)) { $0 + Int32($1) } } }
+    var sums: [Int32] = []
+    for group in 0..<groups {
+      for row in weights { sums.append(row[range(group)].reduce(Int32(0)) { $0 + Int32($1) }) }
+    }
+    return sums
   }
   var scales: [Float] { (0..<groups * rows).map { 0.001 * Float($0 + 1) } }
   var zeros: [Int32] { (0..<groups * rows).map { Int32($0 * 37 % 256) } }
@@ -48,7 +52,8 @@ struct Int8Case: CustomTestStringConvertible {
     let (ws, wsum, b) = (GuardedBuffer(weightScales), GuardedBuffer(sums), GuardedBuffer(bias))
     let (r, y) = (GuardedBuffer(residual), GuardedBuffer<Float>(count: rows * outputs))
     var job = unsafe mwk_linear_i8_job(
-      rows: rows, inputs: inputs, outputs: outputs, groups: groups, q: q.pointer, scale: s.pointer, zero: z.pointer, panels: p.pointer,
+      rows: rows, inputs: inputs, outputs: outputs, groups: groups, q: q.pointer, scale: s.pointer, zero: z.pointer,
+      panels: p.pointer,
       weight_scale: ws.pointer, weight_sum: wsum.pointer, bias: withBias ? UnsafePointer(b.pointer) : nil,
       residual: withResidual ? UnsafePointer(r.pointer) : nil,
       activation: gelu ? mwk_activation_gelu : mwk_activation_none, y: y.pointer, y_stride: outputs)
@@ -99,7 +104,9 @@ struct Int8Case: CustomTestStringConvertible {
     #expect(y == layer.reference(bias: false, residual: false).bits)
   }
 
-  @Test(arguments: [Int8Case(197, 768, 192), Int8Case(197, 256, 768), Int8Case(50, 3072, 64), Int8Case(50, 3072, 64, groups: 4)])
+  @Test(arguments: [
+    Int8Case(197, 768, 192), Int8Case(197, 256, 768), Int8Case(50, 3072, 64), Int8Case(50, 3072, 64, groups: 4),
+  ])
   func modelShapes(layer: Int8Case) {
     checkVariants { layer.run($0, bias: true, residual: true, gelu: true).bits }
   }
@@ -142,7 +149,8 @@ struct Int8Case: CustomTestStringConvertible {
       let scales = columns.map { GuardedBuffer($0) }
       var broken = 0
       unsafe _ = mwk_quantize_weight_panels(
-        context.pointer, outputs, inputs, 1, source.pointer, scales?.pointer, panels.pointer, scale.pointer, sum.pointer,
+        context.pointer, outputs, inputs, 1, source.pointer, scales?.pointer, panels.pointer, scale.pointer,
+        sum.pointer,
         &broken)
       #expect(broken == 0)
       return panels.values.map { UInt32(bitPattern: Int32($0)) } + scale.values.bits
@@ -176,12 +184,14 @@ struct Int8Case: CustomTestStringConvertible {
     let columns = numbers.floats(inputs).map { $0 + 1.5 }
     let context = try KernelContext(threads: 2)
     let whole = try context.quantizeWeightPanels(
-      TensorBytes(copying: w), outputs: outputs, inputs: inputs, groups: groups, columnScales: TensorBytes(copying: columns))
+      TensorBytes(copying: w), outputs: outputs, inputs: inputs, groups: groups,
+      columnScales: TensorBytes(copying: columns))
     let panels = whole.panels.array(of: Int8.self)
     let part = inputs / groups
     for g in 0..<groups {
-      let slice = (0..<outputs).flatMap { o in
-        (0..<part).map { w[o * inputs + g * part + $0] * columns[g * part + $0] }
+      var slice: [Float] = []
+      for o in 0..<outputs {
+        for i in 0..<part { slice.append(w[o * inputs + g * part + i] * columns[g * part + i]) }
       }
       let own = try context.quantizeWeightPanels(TensorBytes(copying: slice), outputs: outputs, inputs: part)
       let range = g * outputs..<(g + 1) * outputs

@@ -71,27 +71,32 @@ import Testing
     }
   }
 
-  /// A row in groups is as many rows of a group's width, but for where their scales lie.
+  static func bits(_ quantized: ([UInt8], [Float], [Int32])) -> [UInt32] {
+    var bits = quantized.0.map { UInt32($0) }
+    bits += quantized.1.bits
+    bits += quantized.2.map { UInt32(bitPattern: $0) }
+    return bits
+  }
+
+  /// A row in groups is as many rows of a group's width, but for where their values lie.
   @Test(arguments: [(8, 2), (12, 3), (768, 3), (3072, 4)]) func groupsAreRowsOfTheirOwn(width: Int, groups: Int) {
     let x = Self.input(width)
     let part = width / groups
-    let result = checkVariants { context in
-      let (q, scale, zero) = Self.quantize(context, x, width: width, groups: groups)
-      return q.map(UInt32.init) + scale.bits + zero.map { UInt32(bitPattern: $0) }
-    }
+    let result = checkVariants { Self.bits(Self.quantize($0, x, width: width, groups: groups)) }
     let context = RawContext(.best)
-    var (q, scale, zero) = ([UInt8](), [Float](), [Int32]())
+    var q = [UInt8](repeating: 0, count: x.count)
+    var (scale, zero): ([Float], [Int32]) = ([], [])
     for g in 0..<groups {
-      let slice = (0..<Self.rows).flatMap { r in x[r * width + g * part..<r * width + (g + 1) * part] }
-      let (values, scales, zeros) = Self.quantize(context, slice, width: part)
-      scale += scales
-      zero += zeros
-      q += values
+      var slice: [Float] = []
+      for r in 0..<Self.rows { slice += x[(r * width + g * part)..<(r * width + (g + 1) * part)] }
+      let own = Self.quantize(context, slice, width: part)
+      scale += own.1
+      zero += own.2
+      for r in 0..<Self.rows {
+        for i in 0..<part { q[r * width + g * part + i] = own.0[r * part + i] }
+      }
     }
-    let rowMajor = (0..<Self.rows).flatMap { r in
-      (0..<groups).flatMap { g in q[(g * Self.rows + r) * part..<(g * Self.rows + r + 1) * part] }
-    }
-    #expect(result == rowMajor.map(UInt32.init) + scale.bits + zero.map { UInt32(bitPattern: $0) })
+    #expect(result == Self.bits((q, scale, zero)))
   }
 
   @Test(arguments: lengths) func fusedNormalizationGivesTheSameBits(width: Int) {
