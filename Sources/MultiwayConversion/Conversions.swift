@@ -110,7 +110,7 @@ extension Conversions {
     _ graph: Graph, of input: LoadedModel, recipe: Recipe, to path: String, overwrite: Bool, progress: Progress?
   ) throws -> ConversionReport {
     try ArtifactWriter.write(
-      graph, metadata: input.metadata(recipe: recipe), to: path, overwrite: overwrite, inputs: [input.file.identity],
+      graph, metadata: input.metadata(of: graph, recipe: recipe), to: path, overwrite: overwrite, inputs: [input.file.identity],
       progress: progress)
     return ConversionReport(
       output: path, inputBytes: input.file.byteCount, outputBytes: try MappedFile(path: path).byteCount,
