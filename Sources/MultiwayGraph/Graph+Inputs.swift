@@ -16,7 +16,8 @@ extension Graph {
   private static let listedProblems = 12
 
   /// Checks inputs against the graph and throws one error that lists all that is wrong with them: names, ranks, sizes, types, token
-  /// ids outside the vocabulary, more tokens than positions. A padding mask that is left out means that nothing is padded.
+  /// ids outside the vocabulary, more tokens than positions, fewer than a pooling needs. A padding mask that is left out means that
+  /// nothing is padded.
   public func bind(_ inputs: [String: TensorValue]) throws(GraphError) -> BoundInputs {
     var binder = InputBinder(graph: self)
     let tensors = binder.bind(inputs)
@@ -117,11 +118,19 @@ private struct InputBinder {
 
   mutating func checkCapacity() {
     for node in graph.nodes {
-      guard case .addPositions(let table, let firstRow) = node.op,
-        let tokens = graph[node.outputs[0]].type.dimensions[1].resolved(symbols)
+      guard let input = node.inputs.first, graph[input].type.dimensions.count > 1,
+        let tokens = graph[input].type.dimensions[1].resolved(symbols)
       else { continue }
-      let capacity = graph[table].data.shape[0] - firstRow
-      if tokens > capacity { problems.append("\(tokens) tokens, but there are only \(capacity) positions") }
+      switch node.op {
+      case .addPositions(let table, let firstRow):
+        let capacity = graph[table].data.shape[0] - firstRow
+        if tokens > capacity { problems.append("\(tokens) tokens, but there are only \(capacity) positions") }
+      case .meanTokens(let first), .selectToken(let first):
+        if tokens <= first {
+          problems.append("\(tokens) tokens, but \(node.op.name) needs at least \(first + 1)")
+        }
+      default: continue
+      }
     }
   }
 }

@@ -89,7 +89,7 @@ public enum TopOne {
   /// The place of the largest element, the first of equals; 0 where none is a number.
   public static func index(_ row: ArraySlice<Float>) -> Int {
     var best = row.startIndex
-    for index in row.indices where row[index] > row[best] || row[best].isNaN { best = index }
+    for index in row.indices where row[index] > row[best] || row[best].isNaN && !row[index].isNaN { best = index }
     return best - row.startIndex
   }
 }

@@ -4,7 +4,7 @@ public import MultiwayGraph
 /// Inputs from a fixed seed, for when nobody gives real ones. Images are smooth, like photographs and unlike noise: a sum of random
 /// grids from coarse to fine; texts are random token ids between the start and end tokens, some of them padded.
 public enum SyntheticInputs {
-  /// The number of text tokens of an example.
+  /// The number of text tokens of an example, where the model has positions for as many.
   private static let textTokens = 24
 
   /// Makes inputs for a graph.
@@ -14,10 +14,11 @@ public enum SyntheticInputs {
   public static func make(for graph: Graph, examples: Int, seed: UInt64 = 0) -> [String: TensorValue] {
     var random = SeededNumbers(seed: seed)
     var inputs: [String: TensorValue] = [:]
+    let textLength = min(textTokens, capacity(graph))
     for id in graph.inputs {
       let value = graph[id]
       let dimensions = value.type.dimensions.map { dimension in
-        dimension.size ?? (dimension.symbol == "text_tokens" ? textTokens : examples) + dimension.offset
+        dimension.size ?? (dimension.symbol == "text_tokens" ? textLength : examples) + dimension.offset
       }
       let shape = Shape(dimensions)
       switch value.type.dtype {
@@ -27,6 +28,18 @@ public enum SyntheticInputs {
       }
     }
     return inputs
+  }
+
+  /// The most text tokens for which there are positions.
+  private static func capacity(_ graph: Graph) -> Int {
+    var capacity = Int.max
+    for node in graph.nodes {
+      guard case .addPositions(let table, let firstRow) = node.op else { continue }
+      let tokens = graph[node.outputs[0]].type.dimensions[1]
+      guard tokens.symbol == "text_tokens" else { continue }
+      capacity = min(capacity, graph[table].data.shape[0] - firstRow - tokens.offset)
+    }
+    return max(1, capacity)
   }
 
   private static func vocabulary(_ graph: Graph, _ id: ValueID) -> Int {

@@ -9,6 +9,8 @@ public protocol Pass: Sendable {
   static var summary: String { get }
   /// Passes that have to stand earlier in the pipeline; checked when it is built.
   static var requires: [any Pass.Type] { get }
+  /// Passes that must not stand later, as they would find nothing to do; checked when the pipeline is built.
+  static var follows: [any Pass.Type] { get }
   /// Rewrites the graph.
   func run(on graph: inout Graph) throws(PassError) -> PassStatistics
 }
@@ -16,6 +18,8 @@ public protocol Pass: Sendable {
 extension Pass {
   /// Most passes need no other.
   public static var requires: [any Pass.Type] { [] }
+  /// Most passes may stand anywhere.
+  public static var follows: [any Pass.Type] { [] }
 }
 
 /// What a pass did.
@@ -67,10 +71,15 @@ public struct PassPipeline: Sendable {
   /// The passes in order.
   public let passes: [any Pass]
 
-  /// Checks that every pass stands after those that it requires.
+  /// Checks that every pass stands after those that it requires and not before those that it follows.
   public init(_ passes: [any Pass]) throws(PassError) {
     var seen: Set<String> = []
-    for pass in passes {
+    for (position, pass) in passes.enumerated() {
+      let later = Set(passes[position...].map { type(of: $0).name })
+      for followed in type(of: pass).follows where later.contains(followed.name) {
+        throw PassError(
+          .wrongOrder, "the pass \(type(of: pass).name) stands before \(followed.name), which it leaves nothing to do")
+      }
       for required in type(of: pass).requires where !seen.contains(required.name) {
         throw PassError(
           .wrongOrder, "the pass \(type(of: pass).name) stands before \(required.name), which it requires")

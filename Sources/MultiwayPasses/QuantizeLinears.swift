@@ -11,6 +11,9 @@ public struct QuantizeLinears: Pass {
   /// What it does.
   public static let summary = "int8 weights per output channel, int8 activations per token"
 
+  /// What folds into the weights can no longer do so once they are int8.
+  public static var follows: [any Pass.Type] { [FoldQueryScale.self, FoldNorms.self] }
+
   /// The roles of the layers to quantize.
   public var roles: Set<Role>
 
@@ -20,6 +23,7 @@ public struct QuantizeLinears: Pass {
   /// Quantizes every linear layer of the roles.
   public func run(on graph: inout Graph) throws(PassError) -> PassStatistics {
     var statistics = PassStatistics()
+    var quantized: [ConstantID: [ConstantID]] = [:]
     for position in graph.nodes.indices {
       let node = graph.nodes[position]
       guard case .linear(let weight, let bias) = node.op, let role = node.role, roles.contains(role) else { continue }
@@ -27,17 +31,13 @@ public struct QuantizeLinears: Pass {
       let groups = QuantizedMatrix.groupCount(inputs: shape[1])
       // Longer groups could overflow their int32 sums.
       guard shape[1] / groups <= 65536 else { continue }
-      let matrix = QuantizedMatrix(graph[weight].data, groups: groups)
-      let base = graph[weight].name
-      func constant(_ suffix: String, _ component: QuantizedMatrix.Component) -> ConstantID {
-        graph.addConstant(
-          Constant(
-            name: base + suffix, role: role, modality: node.modality, data: .quantized(matrix, component)))
-      }
+      // Layers that share a weight share its panels.
+      let parts = quantized[weight] ?? addConstants(for: weight, groups, of: node, role, to: &graph)
+      quantized[weight] = parts
       graph.nodes[position].op = .quantizedLinear(
         QuantizedLinear(
-          panels: constant(".int8", .panels), scales: constant(".scale", .scales), sums: constant(".sum", .sums),
-          bias: bias, inputs: shape[1], outputs: shape[0], groups: groups))
+          panels: parts[0], scales: parts[1], sums: parts[2], bias: bias, inputs: shape[1], outputs: shape[0],
+          groups: groups))
       statistics.rewrites += 1
     }
     guard statistics.rewrites > 0 else {
@@ -47,5 +47,18 @@ public struct QuantizeLinears: Pass {
     }
     graph.removeDeadCode()
     return statistics
+  }
+
+  /// Adds panels, scales and sums of a weight.
+  private func addConstants(
+    for weight: ConstantID, _ groups: Int, of node: Node, _ role: Role, to graph: inout Graph
+  ) -> [ConstantID] {
+    let matrix = QuantizedMatrix(graph[weight].data, groups: groups)
+    let base = graph[weight].name
+    let parts: [(String, QuantizedMatrix.Component)] = [(".int8", .panels), (".scale", .scales), (".sum", .sums)]
+    return parts.map { suffix, component in
+      graph.addConstant(
+        Constant(name: base + suffix, role: role, modality: node.modality, data: .quantized(matrix, component)))
+    }
   }
 }

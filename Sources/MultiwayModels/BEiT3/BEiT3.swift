@@ -12,10 +12,12 @@ public enum BEiT3: Architecture {
   /// The key that gives BEiT-3 away.
   public static let signature = "BEiT-3 (…vision_embed.proj.weight, …encoder.layers.N.self_attn.q_proj.A.weight)"
 
-  /// True where there is a patch projection and a multiway query projection.
+  /// True where there is a patch projection and any multiway attention projection.
   public static func recognizes(_ tensors: [StoredTensor]) -> Bool {
     tensors.contains { $0.name.hasSuffix("vision_embed.proj.weight") }
-      && tensors.contains { $0.name.hasSuffix("encoder.layers.0.self_attn.q_proj.A.weight") }
+      && tensors.contains { tensor in
+        ["q_proj", "k_proj", "v_proj", "out_proj"].contains { tensor.name.hasSuffix("self_attn.\($0).A.weight") }
+      }
   }
 
   /// Finds the configuration from the shapes, binds every parameter and builds the graph.

@@ -43,9 +43,13 @@ struct BEiT3Configuration: Sendable {
       throw shapes.failure("encoder.embed_positions.A.weight", positions, "3 rows more than a square number")
     }
     feedForwardWidth = try shapes.require("encoder.layers.0.ffn.A.fc1.weight", rank: 2)[0]
-    depth = shapes.count { "encoder.layers.\($0).self_attn.q_proj.A.weight" }
+    depth = shapes.layerCount
     vocabularySize = shapes["text_embed.weight"]?[0] ?? 0
-    textPositionRows = shapes["encoder.embed_positions.B.weight"]?[0] ?? 0
+    let textPositions = shapes["encoder.embed_positions.B.weight"]
+    textPositionRows = textPositions?[0] ?? 0
+    if let textPositions, textPositionRows <= BEiT3Configuration.firstPositionRow {
+      throw shapes.failure("encoder.embed_positions.B.weight", textPositions, "at least 3 rows")
+    }
     (heads, assumptions) = try HeadCount.find(
       width: width, metadata: checkpoint.metadata, options: options, file: checkpoint.path)
   }
@@ -96,8 +100,8 @@ private struct ShapeFinder {
       throw ModelError(
         .keysDoNotFit, "the key \(prefix + key) is missing, which tells the size of the model", file: file)
     }
-    guard shape.rank == rank, shape.dimensions.allSatisfy({ $0 < 1 << 30 }) else {
-      throw failure(key, shape, "\(rank) dimensions")
+    guard shape.rank == rank, shape.dimensions.allSatisfy({ $0 > 0 && $0 < 1 << 30 }) else {
+      throw failure(key, shape, "\(rank) dimensions, none of them 0")
     }
     return shape
   }
@@ -106,11 +110,14 @@ private struct ShapeFinder {
     ModelError(.keysDoNotFit, "the shape is \(shape)", expected: expected, file: file, tensor: prefix + key)
   }
 
-  /// How many consecutive indices from 0 on have a key.
-  func count(_ key: (Int) -> String) -> Int {
-    var index = 0
-    while shapes[prefix + key(index)] != nil { index += 1 }
-    return index
+  /// One more than the largest layer number of any key, so that a layer that lacks a key is reported as such and not cut off.
+  /// A layer has some twenty keys: a number beyond what the file can hold is a stray key's.
+  var layerCount: Int {
+    let marker = prefix + "encoder.layers."
+    let limit = max(1, shapes.count / 8)
+    let numbers = shapes.keys.filter { $0.hasPrefix(marker) }
+      .compactMap { Int($0.dropFirst(marker.count).prefix { $0 != "." }) }
+    return (numbers.filter { $0 >= 0 && $0 < limit }.max() ?? -1) + 1
   }
 }
 

@@ -1,0 +1,116 @@
+import MultiwayArtifact
+import MultiwayConversion
+import MultiwayCore
+import MultiwayGraph
+import MultiwayPasses
+import MultiwayTestSupport
+import Testing
+
+@Suite struct QuantizeTests {
+  private let bench: Workbench
+
+  init() throws { bench = try Workbench() }
+
+  /// Nothing of the time, the machine or the folder goes into an artifact.
+  @Test(arguments: ["tiny/classification", "tiny/features", "digits"], Recipes.all.map(\.name))
+  func twoRunsGiveTheSameBytes(fixture: String, recipe: String) throws {
+    let recipe = try Recipes.find(recipe)
+    _ = try bench.artifact(fixture, recipe, name: "first.gguf")
+    let other = try Workbench()
+    _ = try other.artifact(fixture, recipe, name: "second.gguf")
+    let isEqual = try bench.folder.bytes("first.gguf") == other.folder.bytes("second.gguf")
+    #expect(isEqual)
+    #expect(try bench.folder.names() == ["first.gguf"], "nothing else is left behind")
+  }
+
+  @Test(arguments: Fixtures.models, Recipes.all.map(\.name))
+  func anArtifactHoldsTheGraphThatWasWritten(fixture: String, recipe: String) throws {
+    let recipe = try Recipes.find(recipe)
+    let artifact = try bench.artifact(fixture, recipe)
+    var graph = try bench.load(fixture).graph
+    _ = try recipe.pipeline().run(on: &graph)
+    // Calibration may decide otherwise how norms fold; the ops and the types of all values must be the same.
+    let lines = { (graph: Graph) in graph.nodes.map { "\($0.op.name) \($0.outputs.map { id in graph[id].type.description })" } }
+    #expect(lines(artifact.graph) == lines(graph))
+    #expect(artifact.graph.outputs.map(\.name) == graph.outputs.map(\.name))
+    #expect(try artifact.recipe.name == recipe.name)
+    #expect(artifact.task == (try bench.load(fixture).task))
+  }
+
+  /// What is read from an artifact and written again is the same file.
+  @Test(arguments: ["tiny/features", "digits"], ["int8", "f16"])
+  func anArtifactCopiedIsTheSameGraph(fixture: String, recipe: String) throws {
+    let artifact = try bench.artifact(fixture, try Recipes.find(recipe))
+    try bench.convert(bench.folder.path("out.gguf"), to: "copy.gguf")
+    let copy = try LoadedModel(path: bench.folder.path("copy.gguf"))
+    #expect(copy.graph.description == artifact.graph.description)
+    let isEqual = try bench.folder.bytes("copy.gguf") == bench.folder.bytes("out.gguf")
+    #expect(isEqual)
+  }
+
+  /// The promises of the int8 recipe on a trained model and images that it has not seen.
+  @Test func theDigitsKeepTheirAnswers() throws {
+    let artifact = try bench.artifact("digits", Recipes.int8)
+    let (image, labels, golden) = try Fixtures.digits()
+    let logits = try #require(try Engine.runtime.run(artifact.graph, ["image": image])["logits"])
+    #expect(agreement(answers(logits), answers(golden)) >= 0.99)
+    #expect(agreement(answers(logits), labels) >= agreement(answers(golden), labels) - 0.005)
+    #expect(decibels(golden, logits) >= 40)
+    // Int8 it must be: in fp32 it would be nearer than 8 bits can come.
+    #expect(decibels(golden, logits) < 60)
+    #expect(artifact.file.byteCount * 3 < (try bench.load("digits")).file.byteCount)
+  }
+
+  /// Both implementations compute what the artifact says: the roundings that fall the other way are few.
+  @Test func theReferenceAgreesOnInt8() throws {
+    let artifact = try bench.artifact("digits", Recipes.int8)
+    let inputs = ["image": try Fixtures.digits(0..<8).image]
+    let expected = try #require(try Engine.reference.run(artifact.graph, inputs)["logits"])
+    let found = try #require(try Engine.runtime.run(artifact.graph, inputs)["logits"])
+    #expect(decibels(expected, found) >= 45)
+  }
+
+  @Test func anInt8ArtifactCannotBeQuantizedAgain() throws {
+    let artifact = try bench.artifact("tiny/classification", Recipes.int8)
+    let found = expect(PassErrorCode.notApplicable) {
+      _ = try Conversions.quantize(artifact, recipe: Recipes.int8, to: bench.folder.path("again.gguf"), overwrite: false)
+    }
+    #expect(found?.remedy?.contains("original checkpoint") == true)
+    #expect(try bench.folder.names() == ["out.gguf"])
+  }
+
+  @Test func theOutputMustBeAnArtifact() throws {
+    let model = try bench.load("tiny/classification")
+    for name in ["out.safetensors", "out.pth", "out", "gguf", ".gguf/out"] {
+      let found = expect(ConversionErrorCode.usage) {
+        _ = try Conversions.quantize(model, recipe: Recipes.int8, to: bench.folder.path(name), overwrite: false)
+      }
+      #expect(found?.expected?.contains(".gguf") == true)
+    }
+    #expect(try bench.folder.names() == [])
+  }
+
+  /// A weight that is not a number, or too large for half precision, is named; no file appears.
+  @Test(arguments: [(Float.nan, "int8"), (.infinity, "int8"), (1e6, "f16")])
+  func aBrokenWeightIsNamed(value: Float, recipe: String) throws {
+    let name = "beit3.encoder.layers.1.self_attn.q_proj.A.weight"
+    let path = try bench.damaged("tiny/classification", name) { $0[5] = value }
+    let model = try LoadedModel(path: path)
+    do {
+      _ = try Conversions.quantize(
+        model, recipe: try Recipes.find(recipe), to: bench.folder.path("out.gguf"), overwrite: false)
+      Issue.record("no error")
+    } catch let error as any DiagnosedError {
+      #expect(error.category == .data)
+      #expect(error.diagnosis.tensor == name)
+    }
+    #expect(try bench.folder.names() == ["damaged.safetensors"])
+  }
+}
+
+extension Workbench {
+  /// A copy of a fixture as safetensors in which one tensor is changed; gives its path.
+  func damaged(_ fixture: String, _ tensor: String, _ change: (inout [Float]) -> Void) throws -> String {
+    try DamagedCopy.write(fixture, tensor, to: folder.path("damaged.safetensors"), change)
+  }
+}

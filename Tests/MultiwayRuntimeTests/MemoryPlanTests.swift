@@ -1,0 +1,63 @@
+import MultiwayCore
+import MultiwayGraph
+@testable import MultiwayRuntime
+import MultiwayTestSupport
+import Testing
+
+/// Buffers that are alive at the same time never share a byte.
+@Suite struct MemoryPlanTests {
+  /// When a buffer holds something that will be read: from the step that writes it (inputs: from the start) to the last step that
+  /// reads it (outputs: to the end). Found here by another way than the plan's own.
+  private func isAlive(_ buffer: Int, at step: Int, in program: Program) -> Bool {
+    let writes = program.steps.indices.filter { program.steps[$0].writes.contains { $0.index == buffer } }
+    let reads = program.steps.indices.filter { program.steps[$0].reads.contains { $0.index == buffer } }
+    let isInput = program.inputs.contains { $0.index == buffer }
+    let isOutput = program.outputs.contains { $0.buffer.index == buffer }
+    let start = isInput ? -1 : writes.min() ?? .max
+    let end = max(isOutput ? program.steps.count : -1, reads.max() ?? -1, writes.max() ?? -1)
+    return start <= step && step <= end
+  }
+
+  private func check(_ graph: Graph, _ symbols: [String: Int]) throws {
+    let program = try Program(graph, releasesWeights: false)
+    let plan = try #require(MemoryPlan(program, symbols: symbols))
+    #expect(plan.offsets.allSatisfy { $0 >= 0 && $0 % 64 == 0 })
+    #expect(zip(plan.offsets, plan.sizes).allSatisfy { $0 + $1 <= plan.byteCount })
+    for (buffer, size) in zip(program.buffers, plan.sizes) where buffer.kind == .elements {
+      let elements = buffer.type.dimensions.compactMap { $0.resolved(symbols) }.reduce(1, *)
+      #expect(size >= elements * (buffer.type.dtype.byteWidth ?? 1))
+    }
+    for step in -1...program.steps.count {
+      let alive = program.buffers.indices.filter { plan.sizes[$0] > 0 && isAlive($0, at: step, in: program) }
+        .sorted { plan.offsets[$0] < plan.offsets[$1] }
+      for (left, right) in zip(alive, alive.dropFirst()) {
+        #expect(plan.offsets[left] + plan.sizes[left] <= plan.offsets[right], "buffers \(left) and \(right) at step \(step)")
+      }
+    }
+  }
+
+  @Test(arguments: Fixtures.models + ["digits"], [1, 3])
+  func buffersOfModels(name: String, batch: Int) throws {
+    try check(try Fixtures.graph(name), ["batch": batch, "texts": batch + 1, "text_tokens": 7])
+  }
+
+  @Test(arguments: 0..<24 as Range<UInt64>, [false, true])
+  func buffersOfRandomGraphs(seed: UInt64, hasInt8: Bool) throws {
+    try check(try RandomGraph(seed: seed, hasInt8: hasInt8).graph, ["batch": 3, "text_tokens": 6])
+  }
+
+  /// Activations of one layer at a time, not of all: the digits model has 4 layers.
+  @Test func buffersAreUsedAgain() throws {
+    let program = try Program(try Fixtures.graph("digits"), releasesWeights: false)
+    let plan = try #require(MemoryPlan(program, symbols: ["batch": 4]))
+    #expect(plan.byteCount * 3 < plan.sizes.reduce(0, +))
+  }
+
+  @Test func sizesThatOverflowHaveNoPlan() throws {
+    let program = try Program(try Fixtures.graph("tiny/features"), releasesWeights: false)
+    for batch in [1 << 40, Int.max / 2, .max] {
+      #expect(MemoryPlan(program, symbols: ["batch": batch, "text_tokens": 1]) == nil)
+    }
+    #expect(MemoryPlan(program, symbols: [:]) == nil, "a symbol without a size")
+  }
+}

@@ -1,0 +1,167 @@
+import Foundation
+import MultiwayConversion
+import MultiwayCore
+import MultiwayTestSupport
+import Testing
+
+/// What the verbs do when all is well.
+@Suite struct VerbTests {
+  private let folder: TemporaryFolder
+  private let digits = Fixtures.path("digits.pth")
+  private let tests = Fixtures.path("digits_test.safetensors")
+  private let tiny = Fixtures.path("tiny/features.pth")
+
+  init() throws { folder = try TemporaryFolder() }
+
+  /// The whole main job, as the README tells it.
+  @Test func fromCheckpointToProvedArtifact() throws {
+    let artifact = folder.path("digits.gguf")
+    let quantized = try multiway("quantize", digits, artifact)
+    #expect(quantized.output.contains("digits.gguf"))
+    let run = try multiway("run", artifact, "--inputs", tests, "--outputs", folder.path("logits.safetensors"))
+    #expect(run.output.contains("logits [360, 10]"))
+    let verified = try multiway(
+      "verify", digits, artifact, "--inputs", tests, "--layers", "--bisect", "--report", folder.path("report.html"),
+      "--json", folder.path("report.json"), "--certify")
+    #expect(verified.output.contains("PASSED"))
+    #expect(verified.output.contains("99.17 %"), "the fixture's accuracy of the reference")
+    let report = try #require(try JSONParser.parse(folder.bytes("report.json")).object)
+    #expect(report["passed"]?.bool == true)
+    #expect(report["examples"]?.integer == 360)
+    #expect(report["layers"]?.array?.isEmpty == false)
+    let page = String(decoding: try folder.bytes("report.html"), as: UTF8.self)
+    #expect(page.hasPrefix("<!doctype html>") && page.contains("PASSED") && page.hasSuffix("</html>\n"))
+    let inspected = try multiway("inspect", artifact, "--json").json
+    #expect(inspected["certificate"]?["passed"]?.bool == true)
+    // The certificate is no part of what the model computes.
+    let again = try multiway("run", artifact, "--inputs", tests, "--outputs", folder.path("again.safetensors"))
+    #expect(again.status == 0)
+    let isEqual = try folder.bytes("again.safetensors") == folder.bytes("logits.safetensors")
+    #expect(isEqual)
+    #expect(
+      try folder.names() == ["again.safetensors", "digits.gguf", "logits.safetensors", "report.html", "report.json"])
+  }
+
+  @Test func theSameCommandGivesTheSameBytes() throws {
+    for name in ["a.gguf", "b.gguf"] { try multiway("quantize", digits, folder.path(name)) }
+    let isEqual = try folder.bytes("a.gguf") == folder.bytes("b.gguf")
+    #expect(isEqual)
+  }
+
+  @Test(arguments: ["scalar", "avx2", "avx512"])
+  func everyInstructionSetGivesTheSameFile(isa: String) throws {
+    let best = folder.path("best.safetensors")
+    let other = folder.path("other.safetensors")
+    let supported = try String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8)
+    let needs = ["scalar": "", "avx2": "avx2", "avx512": "avx512_vnni"][isa] ?? ""
+    guard needs.isEmpty || supported.contains(needs) else {
+      let run = try multiway("bench", tiny, "--runs", "1", expecting: 65, environment: ["MULTIWAY_ISA": isa])
+      #expect(run.errors.contains("does not support"))
+      return
+    }
+    let inputs = Fixtures.path("tiny/features_inputs.safetensors")
+    try multiway("run", tiny, "--inputs", inputs, "--outputs", best)
+    let run = try multiway(
+      "run", tiny, "--inputs", inputs, "--outputs", other, "--threads", "3", "--batch", "1",
+      environment: ["MULTIWAY_ISA": isa])
+    #expect(run.errors.contains("on \(isa), 3 threads"))
+    let isEqual = try folder.bytes("best.safetensors") == folder.bytes("other.safetensors")
+    #expect(isEqual)
+  }
+
+  /// `--json` prints one object and nothing else.
+  @Test func jsonIsOneObject() throws {
+    let artifact = folder.path("out.gguf")
+    let inspected = try multiway("inspect", tiny, "--json", "--tensors").json
+    #expect(inspected["task"]?.string == "features")
+    #expect(inspected["tensors"]?.array?.count == inspected["tensor_count"]?.integer)
+    let quantized = try multiway("quantize", tiny, artifact, "--json").json
+    #expect(quantized["output"]?.string == artifact)
+    #expect(quantized["output_bytes"]?.integer == (try folder.bytes("out.gguf").count))
+    #expect(quantized["passes"]?.array?.isEmpty == false)
+    let converted = try multiway("convert", tiny, folder.path("out.safetensors"), "--json").json
+    #expect(converted["parameters_before"]?.integer == converted["parameters_after"]?.integer)
+    let pruned = try multiway("prune", tiny, folder.path("vision.gguf"), "--keep", "vision", "--json").json
+    #expect((pruned["parameters_after"]?.integer ?? .max) < (pruned["parameters_before"]?.integer ?? 0))
+    let inputs = Fixtures.path("tiny/features_inputs.safetensors")
+    let run = try multiway("run", artifact, "--inputs", inputs, "--json").json
+    #expect(run["outputs"]?.array?[0]["name"]?.string == "features")
+    let bench = try multiway("bench", artifact, "--json", "--runs", "2", "--threads", "1").json
+    #expect((bench["median_ms"]?.number ?? 0) > 0)
+    #expect(bench["runs"]?.integer == 2)
+    let verified = try multiway("verify", tiny, tiny, "--json", "-").json
+    #expect(verified["synthetic_inputs"]?.bool == true)
+    #expect(verified["verdict"]?.string?.contains("synthetic") == true)
+  }
+
+  @Test func aCheckpointSaysWhatItWouldHaveCalled() throws {
+    let run = try multiway("inspect", Fixtures.path("tiny/views.pth"))
+    #expect(run.output.contains("never called"))
+    #expect(run.output.contains("none: "), "it is no model")
+    let graph = try multiway("inspect", tiny, "--graph", "--tensors").output
+    #expect(graph.contains("%features = join_tokens"))
+    #expect(graph.contains("beit3.encoder.layers.0.self_attn.q_proj.A.weight"))
+  }
+
+  @Test func theInputsMayHoldLabelsAndOutputs() throws {
+    let run = try multiway("run", digits, "--inputs", tests)
+    #expect(run.output.contains("accuracy 99.17 % of 360 examples"))
+    #expect(run.output.contains("350 more"))
+  }
+
+  @Test func aRecipeFileIsRead() throws {
+    let path = folder.path("mine.json")
+    try folder.write(Array(#"{"name": "mine", "base": "f16"}"#.utf8), to: "mine.json")
+    try multiway("quantize", tiny, folder.path("out.gguf"), "--recipe", path)
+    #expect(try multiway("inspect", folder.path("out.gguf")).output.contains("mine"))
+  }
+
+  @Test func forceReplacesAndNothingElseDoes() throws {
+    let path = folder.path("out.gguf")
+    try multiway("convert", tiny, path)
+    let before = try folder.bytes("out.gguf")
+    let inputs = Fixtures.path("tiny/features_inputs.safetensors")
+    for arguments in [["convert", tiny, path], ["quantize", tiny, path], ["prune", tiny, path, "--keep", "text"],
+      ["run", tiny, "--inputs", inputs, "--outputs", path], ["verify", tiny, tiny, "--report", path],
+      ["verify", tiny, tiny, "--json", path]]
+    {
+      let run = try CommandLineRun(arguments)
+      #expect(run.status == 73, "\(arguments)")
+      #expect(run.errors.contains("--force"))
+      #expect(run.output.isEmpty)
+      #expect(try folder.bytes("out.gguf") == before)
+    }
+    try multiway("quantize", tiny, path, "--force")
+    #expect(try folder.bytes("out.gguf") != before)
+    #expect(try folder.names() == ["out.gguf"])
+  }
+
+  @Test(arguments: [
+    ("inspect", ["--tensors", "--graph", "--json", "--state-dict", "--heads"]),
+    ("convert", ["--dtype", "--force", "--json", "--state-dict", "--heads"]),
+    ("quantize", ["--recipe", "--force", "--json", "--state-dict", "--heads"]),
+    ("prune", ["--keep", "--force", "--json", "--state-dict", "--heads"]),
+    ("run", ["--inputs", "--outputs", "--batch", "--threads", "--force", "--json", "--state-dict", "--heads"]),
+    (
+      "verify",
+      [
+        "--inputs", "--layers", "--bisect", "--report", "--json", "--certify", "--examples", "--seed", "--force",
+        "--threads",
+      ]
+    ),
+    ("bench", ["--batch", "--runs", "--threads", "--json"]),
+  ])
+  func helpListsTheFlags(verb: String, flags: [String]) throws {
+    let run = try multiway(verb, "--help")
+    #expect(run.errors.isEmpty)
+    for flag in flags { #expect(run.output.contains(flag), "\(verb) \(flag)") }
+    #expect(try multiway("--help").output.contains(verb))
+    #expect(try multiway("help", verb).output == run.output)
+  }
+
+  @Test func versionAndExitCodesAreTold() throws {
+    #expect(try multiway("--version").output == MultiwayVersion.current + "\n")
+    let help = try multiway("--help").output
+    for code in ["64", "65", "66", "70", "73", "74"] { #expect(help.contains(code)) }
+  }
+}
