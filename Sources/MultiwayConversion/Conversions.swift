@@ -31,15 +31,24 @@ public struct ConversionReport: Sendable {
 /// The main job as calls: every verb that writes a model is one of these.
 public enum Conversions {
   /// `quantize`: runs a recipe's passes and writes an artifact.
+  /// - Parameter calibration: examples that the model runs on first, where the recipe wants to know its activations; without them they are
+  ///   estimated from the weights.
   public static func quantize(
-    _ input: LoadedModel, recipe: Recipe, to path: String, overwrite: Bool, progress: Progress? = nil
+    _ input: LoadedModel, recipe: Recipe, calibration: Calibration? = nil, to path: String, overwrite: Bool,
+    progress: Progress? = nil
   ) throws -> ConversionReport {
     guard try OutputKind(path: path) == .gguf else {
       throw ConversionError(
         .usage, "a quantized model is an artifact", expected: "an output that ends in .gguf", file: path)
     }
     var graph = input.graph
-    let passes = try recipe.pipeline().run(on: &graph)
+    var recipe = recipe
+    var statistics: ActivationStatistics?
+    if recipe.wantsCalibration {
+      statistics = try calibration?.statistics(of: graph) ?? .estimated(for: graph)
+      recipe.calibration = calibration?.description ?? "none: activations estimated from the weights"
+    }
+    let passes = try recipe.pipeline(statistics: statistics).run(on: &graph)
     var report = try write(graph, of: input, recipe: recipe, to: path, overwrite: overwrite, progress: progress)
     report.passes = passes
     return report

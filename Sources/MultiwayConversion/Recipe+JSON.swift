@@ -6,12 +6,14 @@ import MultiwayPasses
 extension Recipe {
   /// The recipe as JSON, in the form that a recipe file has; artifacts carry it.
   public var json: JSONObject {
-    [
+    var object: JSONObject = [
       "name": .string(name), "summary": .string(summary),
       "int8_roles": .array(Role.allCases.filter { int8Roles.contains($0) }.map { .string($0.rawValue) }),
       "matrix_storage": .string(matrixStorage?.shortName ?? "keep"),
       "fold_norm_weights": .string(normWeights.rawValue), "gates": .object(gates.json),
     ]
+    if let calibration { object["calibration"] = .string(calibration) }
+    return object
   }
 
   /// Reads a recipe file:
@@ -24,7 +26,7 @@ extension Recipe {
     let reader = RecipeReader(file: file)
     guard let object = json.object else { throw reader.error("not an object", "a JSON object") }
     let known = [
-      "name", "base", "summary", "int8_roles", "matrix_storage", "fold_norm_weights", "gates",
+      "name", "base", "summary", "int8_roles", "matrix_storage", "fold_norm_weights", "gates", "calibration",
     ]
     for (key, _) in object.members where !known.contains(key) {
       throw reader.error("an unknown key '\(key)'", "one of " + known.joined(separator: ", "))
@@ -39,6 +41,7 @@ extension Recipe {
     if let roles = object["int8_roles"] { int8Roles = try reader.roles(roles) }
     if let storage = object["matrix_storage"] { matrixStorage = try reader.storage(storage) }
     if let policy = object["fold_norm_weights"] { normWeights = try reader.policy(policy) }
+    if let text = object["calibration"]?.string { calibration = text }
     if let gates = object["gates"] { self.gates = try reader.gates(gates, over: self.gates) }
   }
 }

@@ -2,6 +2,7 @@ public import MultiwayCore
 import MultiwayGraph
 public import MultiwayParity
 public import MultiwayPasses
+public import MultiwayQuantization
 
 /// How a model is made small: which layers become int8, how the other matrices are stored, and what the result promises.
 public struct Recipe: Sendable {
@@ -17,12 +18,18 @@ public struct Recipe: Sendable {
   var normWeights: FoldNorms.WeightPolicy
   /// What the result is held to by `verify`.
   public var gates: Gates
+  /// What the model ran on before it was quantized, in words; nil where it did not.
+  var calibration: String?
+
+  /// True where the passes are better for having seen the model run on a few examples.
+  public var wantsCalibration: Bool { !int8Roles.isEmpty && normWeights == .whereErrorDoesNotGrow }
 
   /// The passes, in order.
-  public func pipeline() throws(PassError) -> PassPipeline {
+  public func pipeline(statistics: ActivationStatistics? = nil) throws(PassError) -> PassPipeline {
     var passes: [any Pass] = [RemoveUnreached()]
     if !int8Roles.isEmpty {
-      passes += [FoldQueryScale(), FoldNorms(weights: normWeights), QuantizeLinears(roles: int8Roles)]
+      let norms = FoldNorms(weights: normWeights, roles: int8Roles, statistics: statistics)
+      passes += [FoldQueryScale(), norms, QuantizeLinears(roles: int8Roles)]
     }
     if let matrixStorage { passes.append(CastStorage(matrixStorage)) }
     return try PassPipeline(passes)

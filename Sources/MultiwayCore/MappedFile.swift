@@ -30,13 +30,7 @@ public struct TensorBytes: @unchecked Sendable {
 
   /// Copies an array of plain numbers into memory of its own, aligned to 64 bytes.
   public init<Element: BitwiseCopyable>(copying elements: [Element]) {
-    // Not through `Array.span`: the optimizer of Swift 6.3 drops the stores to an array that only a span reads.
-    let buffer = AlignedBuffer(byteCount: elements.count * MemoryLayout<Element>.stride)
-    unsafe elements.withUnsafeBytes { source in
-      guard let start = source.baseAddress else { return }
-      unsafe buffer.base.copyMemory(from: start, byteCount: source.count)
-    }
-    self = buffer.bytes
+    self = withBytes(of: elements) { TensorBytes(copying: $0) }
   }
 
   /// The bytes.
@@ -96,6 +90,11 @@ public final class AlignedBuffer: @unchecked Sendable {
   public func fill<E: Error>(_ body: (inout MutableRawSpan) throws(E) -> Void) throws(E) {
     var span = unsafe MutableRawSpan(_unsafeStart: base, byteCount: byteCount)
     try body(&span)
+  }
+
+  /// The address, for kernels written in C. Only for use before the buffer is shared.
+  @unsafe public func mutablePointer<Element: BitwiseCopyable>(to type: Element.Type) -> UnsafeMutablePointer<Element> {
+    unsafe base.assumingMemoryBound(to: type)
   }
 
   /// The bytes, to read.

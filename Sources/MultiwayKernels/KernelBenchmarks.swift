@@ -21,10 +21,10 @@ public enum KernelBenchmarks {
     repetitions: Int = 20
   ) throws(KernelError) -> Double {
     let values = pattern(outputs * inputs)
-    let weights = try context.quantizeWeightPanels(values.span, outputs: outputs, inputs: inputs)
+    let weights = try context.quantizeWeightPanels(TensorBytes(copying: values), outputs: outputs, inputs: inputs)
     let constants = Int8Weights(
-      outputs: outputs, inputs: inputs, panels: TensorBytes(copying: weights.panels),
-      scales: TensorBytes(copying: weights.scales), sums: TensorBytes(copying: weights.sums))
+      outputs: outputs, inputs: inputs, panels: weights.panels,
+      scales: weights.scales, sums: weights.sums)
     var layout = RegionLayout()
     let x = layout.floats(rows * inputs)
     let y = layout.floats(rows * outputs)

@@ -4,11 +4,11 @@ public import MultiwayCore
 /// Weights of one linear layer, quantized to int8.
 public struct QuantizedWeightPanels: Sendable {
   /// s8 in the layout of `Int8Weights.panels`.
-  public var panels: [UInt8]
-  /// One scale an output.
-  public var scales: [Float]
-  /// The sum of the s8 weights of each output.
-  public var sums: [Int32]
+  public var panels: TensorBytes
+  /// f32, [groups, outputs].
+  public var scales: TensorBytes
+  /// i32, [groups, outputs]: the sum of the s8 weights.
+  public var sums: TensorBytes
 }
 
 /// fp32 values stored in 16 bits each.
@@ -20,43 +20,32 @@ public struct NarrowedFloats: Sendable {
 }
 
 extension KernelContext {
-  /// Quantizes `weights` [outputs, inputs] symmetrically, −127…127, one scale an output: the largest magnitude / 127.
+  /// Quantizes f32 `weights` [outputs, inputs] symmetrically, −127…127, with one scale for each output and group of inputs: the
+  /// largest magnitude / 127.
   ///
+  /// Column k is multiplied with `columnScales[k]` first, where they are given.
   /// Throws `.nonFinite` if a weight is NaN or infinite.
   public func quantizeWeightPanels(
-    _ weights: borrowing Span<Float>, outputs: Int, inputs: Int
+    _ weights: TensorBytes, outputs: Int, inputs: Int, groups: Int = 1, columnScales: TensorBytes? = nil
   ) throws(KernelError) -> QuantizedWeightPanels {
-    precondition(weights.count == product(outputs, inputs), "the weights do not fill outputs × inputs")
-    precondition(inputs <= Int8Weights.maximumInputs, "int32 sums could overflow")
-    var scales: [Float] = []
-    var sums: [Int32] = []
+    precondition(weights.byteCount == product(outputs, inputs, 4), "the weights do not fill outputs × inputs")
+    Int8Weights.check(inputs: inputs, groups: groups)
+    defer { withExtendedLifetime((weights, columnScales)) {} }
+    let source = unsafe weights.pointer(count: product(outputs, inputs), of: Float.self)
+    let columns = unsafe columnScales?.pointer(count: inputs, of: Float.self)
+    let panels = AlignedBuffer(byteCount: Int8Weights.panelByteCount(outputs: outputs, inputs: inputs))
+    let scales = AlignedBuffer(byteCount: groups * outputs * 4)
+    let sums = AlignedBuffer(byteCount: groups * outputs * 4)
     var broken = 0
-    let byteCount = Int8Weights.panelByteCount(outputs: outputs, inputs: inputs)
-    let panels = unsafe [UInt8](unsafeUninitializedCapacity: byteCount) { panels, filled in
-      unsafe scales = [Float](unsafeUninitializedCapacity: outputs) { scales, scaleCount in
-        unsafe sums = [Int32](unsafeUninitializedCapacity: outputs) { sums, sumCount in
-          if let target = panels.baseAddress, let scale = scales.baseAddress, let sum = sums.baseAddress, byteCount > 0
-          {
-            unsafe weights.withUnsafeBufferPointer { source in
-              guard let first = source.baseAddress else { return }
-              let signed = unsafe UnsafeMutableRawPointer(target).assumingMemoryBound(to: Int8.self)
-              unsafe check(mwk_quantize_weight_panels(pointer, outputs, inputs, first, signed, scale, sum, &broken))
-            }
-          } else {
-            unsafe scales.initialize(repeating: 1)
-            unsafe sums.initialize(repeating: 0)
-          }
-          sumCount = outputs
-        }
-        scaleCount = outputs
-      }
-      filled = byteCount
-    }
+    unsafe check(
+      mwk_quantize_weight_panels(
+        pointer, outputs, inputs, groups, source, columns, panels.mutablePointer(to: Int8.self),
+        scales.mutablePointer(to: Float.self), sums.mutablePointer(to: Int32.self), &broken))
     guard broken == 0 else {
       throw KernelError(
         .nonFinite, "\(broken) of \(outputs) rows of weights hold a NaN or an infinity", expected: "finite weights")
     }
-    return QuantizedWeightPanels(panels: panels, scales: scales, sums: sums)
+    return QuantizedWeightPanels(panels: panels.bytes, scales: scales.bytes, sums: sums.bytes)
   }
 
   /// Decodes `bytes` of IEEE binary16, bfloat16 or binary32 values; trailing bytes that fill no value are left out.

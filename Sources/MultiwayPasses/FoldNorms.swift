@@ -1,6 +1,6 @@
 public import MultiwayCore
 public import MultiwayGraph
-import MultiwayQuantization
+public import MultiwayQuantization
 
 /// Folds the bias, and where it helps the weight, of a LayerNorm into the linear layers that read it:
 /// `W (γ·n + β) + b = (W diag γ) n + (W β + b)`.
@@ -8,60 +8,65 @@ import MultiwayQuantization
 ///     %n = layer_norm %x, γ, β      │   %n.folded = layer_norm %x
 ///     %y = linear %n, W, b          │   %y = linear %n.folded, W·diag(γ), W·β + b
 ///
-/// The bias always folds exactly. The weight moves the spread of the channels from the activations into the weights, which helps
-/// where the activations suffer more from it; so int8 measures both ways on a sample and keeps the better one.
+/// The bias always folds exactly. Of the weight any part may move, channel by channel: it shifts the spread of the channels from the
+/// activations into the weights. For int8 the best of three ways is found by trying them on sample tokens (`NormFolding`): the weight
+/// stays, all of it moves, or as much as balances the two.
 public struct FoldNorms: Pass {
   /// The pass's name.
   public static let name = "fold-norms"
   /// What it does.
-  public static let summary = "folds LayerNorm's bias, and its weight where int8 errors do not grow, into linear layers"
+  public static let summary = "folds LayerNorm's bias, and as much of its weight as int8 is best with, into linear layers"
 
-  /// When to fold the weight.
+  /// What becomes of the weight.
   public enum WeightPolicy: String, CaseIterable, Hashable, Sendable {
     /// Only the bias folds.
     case never
     /// Every weight folds.
     case always
-    /// A weight folds where the measured int8 error does not grow.
+    /// As much folds as leaves the smallest measured int8 error, which never grows that way.
     case whereErrorDoesNotGrow = "measured"
   }
 
-  /// When to fold the weight.
+  /// What becomes of the weight.
   public var weights: WeightPolicy
+  /// The roles of the linear layers that will be int8: weights fold only into these.
+  public var roles: Set<Role>
+  /// What the norms' results look like; nil where the model was not run.
+  public var statistics: ActivationStatistics?
 
   /// Makes the pass.
-  public init(weights: WeightPolicy = .whereErrorDoesNotGrow) { self.weights = weights }
+  public init(
+    weights: WeightPolicy = .whereErrorDoesNotGrow, roles: Set<Role> = Set(Role.allCases),
+    statistics: ActivationStatistics? = nil
+  ) {
+    self.weights = weights
+    self.roles = roles
+    self.statistics = statistics
+  }
 
   /// Folds every norm that only linear layers read.
   public func run(on graph: inout Graph) throws(PassError) -> PassStatistics {
     let consumers = graph.consumers()
-    var statistics = PassStatistics()
-    var foldedWeights = 0
+    var tally = Tally()
     for position in graph.nodes.indices {
-      guard case .layerNorm(let weight, let bias, let epsilon) = graph.nodes[position].op,
-        weight != nil || bias != nil
+      guard case .layerNorm(let weight, let bias, let epsilon) = graph.nodes[position].op, weight != nil || bias != nil
       else { continue }
       let output = graph.nodes[position].outputs[0]
       let readers = consumers[output.index]
-      guard !graph.outputs.contains(where: { $0.value == output }), readers.allSatisfy({ isFoldable(graph, $0) }) else {
-        continue
+      guard !readers.isEmpty, !graph.outputs.contains(where: { $0.value == output }),
+        readers.allSatisfy({ isFoldable(graph, $0) })
+      else { continue }
+      let choice = try weight.map { weight throws(PassError) in
+        try choose(graph, weight: weight, bias: bias, readers: readers, name: graph[output].name)
       }
       if let bias { fold(bias: bias, into: readers, of: &graph) }
-      let foldsWeight = try weight.map { weight throws(PassError) in
-        try isWorthFolding(weight, into: readers, of: graph)
-      }
-      if let weight, foldsWeight == true {
-        for reader in readers { scaleColumns(of: &graph, node: reader, by: graph[weight].data) }
-        foldedWeights += 1
-      }
-      graph.nodes[position].op = .layerNorm(
-        weight: foldsWeight == true ? nil : weight, bias: nil, epsilon: epsilon)
+      let kept = weight.flatMap { move($0, choice ?? .keep, into: readers, of: &graph) }
+      graph.nodes[position].op = .layerNorm(weight: kept, bias: nil, epsilon: epsilon)
       graph[output].name += ".folded"
-      statistics.rewrites += 1
+      tally.count(choice ?? .keep)
     }
     graph.removeDeadCode()
-    statistics.notes = ["\(foldedWeights) of \(statistics.rewrites) norm weights folded"]
-    return statistics
+    return tally.statistics
   }
 
   /// A reader folds if it is a linear layer whose constants no other node reads.
@@ -86,29 +91,76 @@ public struct FoldNorms: Pass {
     }
   }
 
-  private func scaleColumns(of graph: inout Graph, node: Int, by scales: TensorExpression) {
-    guard case .linear(let weight, _) = graph.nodes[node].op else { return }
-    graph[weight].data = .columnsScaled(graph[weight].data, by: scales)
+  /// Moves the chosen part of a norm's weight into its readers. Returns the weight that stays with the norm.
+  private func move(
+    _ weight: ConstantID, _ choice: NormFolding.Choice, into readers: [Int], of graph: inout Graph
+  ) -> ConstantID? {
+    switch choice {
+    case .keep: return weight
+    case .fold:
+      scaleColumns(of: &graph, nodes: readers, by: graph[weight].data)
+      return nil
+    case .balance(let factors):
+      let name = graph[weight].name
+      let data = StoredTensor(name: name + ".balance", dtype: .f32, shape: [factors.count], elements: factors)
+      scaleColumns(of: &graph, nodes: readers, by: .stored(data))
+      let inverse = StoredTensor(
+        name: name + ".inverse_balance", dtype: .f32, shape: [factors.count], elements: factors.map { 1 / $0 })
+      // A vector times factors is a matrix of one row with its columns scaled.
+      let row = TensorExpression.reshaped(graph[weight].data, [1, factors.count])
+      graph[weight].data = .reshaped(.columnsScaled(row, by: .stored(inverse)), [factors.count])
+      return weight
+    }
   }
 
-  private func isWorthFolding(
-    _ weight: ConstantID, into readers: [Int], of graph: Graph
-  ) throws(PassError) -> Bool {
-    switch weights {
-    case .never: return false
-    case .always: return true
-    case .whereErrorDoesNotGrow:
-      var matrices: [TensorExpression] = []
-      for reader in readers {
-        if case .linear(let matrix, _) = graph.nodes[reader].op { matrices.append(graph[matrix].data) }
-      }
-      do {
-        return try NormFolding.errorDoesNotGrow(matrices: matrices, normWeight: graph[weight].data)
-      } catch let error as any DiagnosedError {
-        throw PassError(.weights, error.diagnosis)
-      } catch {
-        throw PassError(.weights, "\(error)")
-      }
+  private func scaleColumns(of graph: inout Graph, nodes: [Int], by scales: TensorExpression) {
+    for node in nodes {
+      guard case .linear(let weight, _) = graph.nodes[node].op else { continue }
+      graph[weight].data = .columnsScaled(graph[weight].data, by: scales)
     }
+  }
+
+  private func choose(
+    _ graph: Graph, weight: ConstantID, bias: ConstantID?, readers: [Int], name: String
+  ) throws(PassError) -> NormFolding.Choice {
+    let becomeInt8 = readers.allSatisfy { graph.nodes[$0].role.map(roles.contains) ?? false }
+    guard becomeInt8, weights != .never else { return .keep }
+    guard weights == .whereErrorDoesNotGrow else { return .fold }
+    var matrices: [TensorExpression] = []
+    for reader in readers {
+      if case .linear(let matrix, _) = graph.nodes[reader].op { matrices.append(graph[matrix].data) }
+    }
+    do {
+      var materializer = Materializer(discardsSources: false)
+      let folding = NormFolding(
+        weight: try materializer.floats(of: graph[weight].data),
+        bias: try bias.map { try materializer.floats(of: graph[$0].data) }, channels: statistics?[name])
+      return try folding.choose(matrices)
+    } catch let error as any DiagnosedError {
+      throw PassError(.weights, error.diagnosis)
+    } catch {
+      throw PassError(.weights, "\(error)")
+    }
+  }
+}
+
+/// Counts what became of the weights.
+private struct Tally {
+  private var kept = 0
+  private var folded = 0
+  private var balanced = 0
+
+  mutating func count(_ choice: NormFolding.Choice) {
+    switch choice {
+    case .keep: kept += 1
+    case .fold: folded += 1
+    case .balance: balanced += 1
+    }
+  }
+
+  var statistics: PassStatistics {
+    PassStatistics(
+      rewrites: kept + folded + balanced,
+      notes: ["weights: \(balanced) balanced, \(folded) folded whole, \(kept) kept"])
   }
 }

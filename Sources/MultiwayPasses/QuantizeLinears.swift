@@ -1,7 +1,8 @@
 public import MultiwayCore
 public import MultiwayGraph
 
-/// Turns linear layers into int8: weights per output channel, symmetric; activations per token as they come.
+/// Turns linear layers into int8: weights per output channel, symmetric; activations per token as they come. Layers with many inputs are
+/// cut into groups of at most 768, each with scales of its own: a long row's largest element would make the steps of all the others coarse.
 ///
 ///     %y = linear %x, w, b     │   %y = quantized_linear %x, panels, scales, sums, b
 public struct QuantizeLinears: Pass {
@@ -23,8 +24,10 @@ public struct QuantizeLinears: Pass {
       let node = graph.nodes[position]
       guard case .linear(let weight, let bias) = node.op, let role = node.role, roles.contains(role) else { continue }
       let shape = graph[weight].data.shape
-      guard shape[1] <= 65536 else { continue }
-      let matrix = QuantizedMatrix(graph[weight].data)
+      let groups = QuantizedMatrix.groupCount(inputs: shape[1])
+      // Longer groups could overflow their int32 sums.
+      guard shape[1] / groups <= 65536 else { continue }
+      let matrix = QuantizedMatrix(graph[weight].data, groups: groups)
       let base = graph[weight].name
       func constant(_ suffix: String, _ component: QuantizedMatrix.Component) -> ConstantID {
         graph.addConstant(
@@ -34,7 +37,7 @@ public struct QuantizeLinears: Pass {
       graph.nodes[position].op = .quantizedLinear(
         QuantizedLinear(
           panels: constant(".int8", .panels), scales: constant(".scale", .scales), sums: constant(".sum", .sums),
-          bias: bias, inputs: shape[1], outputs: shape[0]))
+          bias: bias, inputs: shape[1], outputs: shape[0], groups: groups))
       statistics.rewrites += 1
     }
     guard statistics.rewrites > 0 else {

@@ -1,57 +1,61 @@
-public import MultiwayCore
+import MultiwayCore
 import MultiwayGraph
-
-/// What a matrix [out, in] is quantized into.
-public struct QuantizedTensors: Sendable {
-  /// Int8 values in panels (`Int8Panels`).
-  public var panels: TensorBytes
-  /// One scale an output channel.
-  public var scales: [Float]
-  /// The sum of each output channel's values.
-  public var sums: [Int32]
-}
+import MultiwayKernels
 
 extension Materializer {
   /// Quantizes a matrix per output channel, symmetric in −127…127: scale = max|w| / 127, q = round-half-even(w · 127 / max|w|).
   /// A channel below 2⁻¹⁰⁰ counts as zero: 127 / max|w| would overflow.
-  mutating func quantize(_ matrix: QuantizedMatrix) throws -> QuantizedTensors {
+  mutating func quantize(_ matrix: QuantizedMatrix) throws -> QuantizedWeightPanels {
     if let quantized, quantized.matrix === matrix { return quantized.tensors }
-    let shape = matrix.weight.shape
-    let weights = try floats(of: matrix.weight)
-    let (outputs, inputs) = (shape[0], shape[1])
-    var panels = [Int8](
-      repeating: 0, count: QuantizedMatrix.panelShape(outputs: outputs, inputs: inputs).elementCount)
-    var scales: [Float] = []
-    var sums: [Int32] = []
-    for output in 0..<outputs {
-      let row = weights[output * inputs..<(output + 1) * inputs]
-      var largest: Float = 0
-      for weight in row {
-        guard weight.isFinite else {
-          throw QuantizationError(
-            .nonFinite, "a weight of output channel \(output) is \(weight)",
-            remedy: "the checkpoint is damaged or its training diverged: check the source",
-            tensor: matrix.weight.sources.first?.name)
-        }
-        largest = max(largest, abs(weight))
-      }
-      let isUsable = largest >= 0x1p-100
-      let inverse = isUsable ? 127 / largest : 0
-      var sum: Int32 = 0
-      for input in 0..<inputs {
-        let value = Int8((row[row.startIndex + input] * inverse).rounded(.toNearestOrEven).clamped(to: -127...127))
-        panels[Int8Panels.offset(output: output, input: input, inputs: inputs)] = value
-        sum += Int32(value)
-      }
-      scales.append(isUsable ? largest / 127 : 1)
-      sums.append(sum)
+    let context = try context()
+    let (outputs, inputs) = (matrix.weight.shape[0], matrix.weight.shape[1])
+    let (weights, columns) = try factors(of: matrix.weight)
+    do throws(KernelError) {
+      let tensors = try context.quantizeWeightPanels(
+        weights, outputs: outputs, inputs: inputs, groups: matrix.groups, columnScales: columns)
+      quantized = (matrix, tensors)
+      return tensors
+    } catch {
+      throw QuantizationError(
+        .nonFinite, error.diagnosis.found, expected: error.diagnosis.expected,
+        remedy: "the checkpoint is damaged or its training diverged: check the source",
+        tensor: matrix.weight.sources.first?.name)
     }
-    let tensors = QuantizedTensors(panels: TensorBytes(copying: panels), scales: scales, sums: sums)
-    quantized = (matrix, tensors)
-    return tensors
   }
-}
 
-extension Float {
-  fileprivate func clamped(to range: ClosedRange<Float>) -> Float { max(range.lowerBound, min(range.upperBound, self)) }
+  /// The kernels that do the work, with one thread a core: the results do not depend on how many there are.
+  mutating func context() throws -> KernelContext {
+    if let kernels { return kernels }
+    let context = try KernelContext(isa: try ISA.selected(), threads: KernelContext.coreCount)
+    kernels = context
+    return context
+  }
+
+  /// A matrix as stored fp32 elements in place and factors of its columns, where it is no more than that; computed otherwise.
+  private mutating func factors(of weight: TensorExpression) throws -> (weights: TensorBytes, columns: TensorBytes?) {
+    if let (stored, factor, scales) = Materializer.product(weight), stored.dtype == .f32 {
+      let elements = try stored.contiguousBytes()
+      if elements.isAligned(to: 4) {
+        guard factor != 1 || scales != nil else { return (elements, nil) }
+        let columns = try scales.map { try floats(of: $0) } ?? [Float](repeating: 1, count: weight.shape[1])
+        return (elements, TensorBytes(copying: columns.map { $0 * factor }))
+      }
+    }
+    return (TensorBytes(copying: try floats(of: weight)), nil)
+  }
+
+  /// A stored matrix times a power of two times scales of its columns. For other factors the order of the roundings would matter.
+  private static func product(
+    _ expression: TensorExpression
+  ) -> (stored: StoredTensor, factor: Float, scales: TensorExpression?)? {
+    switch expression {
+    case .columnsScaled(let source, let scales):
+      guard case (let stored, let factor, nil)? = product(source) else { return nil }
+      return (stored, factor, scales)
+    case .scaled(let source, let factor):
+      guard factor.significand == 1, factor.isNormal, case (let stored, 1, nil)? = product(source) else { return nil }
+      return (stored, factor, nil)
+    default: return view(of: expression).map { ($0, 1, nil) }
+    }
+  }
 }

@@ -1,14 +1,17 @@
 public import MultiwayCore
 public import MultiwayGraph
+import MultiwayKernels
 
 /// Computes constants from their expressions, one tensor at a time.
 ///
 /// Every result is the same on every machine and run: sums are taken in index order, in double precision where they feed a bias.
 public struct Materializer {
   /// Let the pages of source tensors go once they have been read, so that memory does not grow with the model.
-  private let discardsSources: Bool
+  let discardsSources: Bool
   /// The matrix quantized last: its three tensors are asked for one after the other.
-  var quantized: (matrix: QuantizedMatrix, tensors: QuantizedTensors)?
+  var quantized: (matrix: QuantizedMatrix, tensors: QuantizedWeightPanels)?
+  /// The kernels, started when they are first needed.
+  var kernels: KernelContext?
 
   /// Makes a materializer.
   /// - Parameter discardsSources: true when every tensor is needed once, as when converting.
@@ -27,8 +30,8 @@ public struct Materializer {
       let tensors = try quantize(matrix)
       switch component {
       case .panels: return tensors.panels
-      case .scales: return TensorBytes(copying: tensors.scales)
-      case .sums: return TensorBytes(copying: tensors.sums)
+      case .scales: return tensors.scales
+      case .sums: return tensors.sums
       }
     case .stored, .scaled, .columnsScaled, .shiftedBias: return TensorBytes(copying: try floats(of: expression))
     }
@@ -113,7 +116,8 @@ extension Materializer {
     }
   }
 
-  private static func rows(_ range: Range<Int>, of expression: TensorExpression) -> TensorExpression {
+  /// A range of the first axis, taken before the arithmetic where that is done row by row.
+  static func rows(_ range: Range<Int>, of expression: TensorExpression) -> TensorExpression {
     switch expression {
     case .cast(let source, let dtype): .cast(rows(range, of: source), dtype)
     case .scaled(let source, let factor): .scaled(rows(range, of: source), by: factor)

@@ -1,60 +1,140 @@
-internal import MultiwayCore
+import MultiwayCore
 public import MultiwayGraph
 
-/// Decides whether a LayerNorm's weight should move into the linear layers behind it when those become int8.
+/// Decides how much of a LayerNorm's weight moves into the int8 linear layers behind it.
 ///
-/// Both ways are quantized and run on a sample: a few tokens of standard normal values, which is what the normalised vector looks
-/// like by construction, and evenly spaced output channels. The way with the smaller squared error wins.
-public enum NormFolding {
-  private static let sampleTokens = 8
-  private static let sampleRows = 48
-
-  /// True where folding `normWeight` [in] into all `matrices` [out, in] leaves at most the error that it has unfolded.
-  public static func errorDoesNotGrow(
-    matrices: [TensorExpression], normWeight: TensorExpression
-  ) throws -> Bool {
-    var materializer = Materializer(discardsSources: false)
-    let gamma = try materializer.floats(of: normWeight)
-    let tokens = sample(width: gamma.count)
-    let scaledTokens = tokens.map { token in zip(token, gamma).map { $0 * $1 } }
-    let folded = tokens.map(QuantizedToken.init)
-    let unfolded = scaledTokens.map(QuantizedToken.init)
-    var errors = (folded: 0.0, unfolded: 0.0)
-    for matrix in matrices {
-      let outputs = matrix.shape[0]
-      let count = min(sampleRows, outputs)
-      for index in 0..<count {
-        let row = try materializer.floats(of: .rows(matrix, index * outputs / count..<index * outputs / count + 1))
-        let foldedRow = QuantizedRow(zip(row, gamma).map { $0 * $1 })
-        let unfoldedRow = QuantizedRow(row)
-        for token in tokens.indices {
-          let exact = dot(row, scaledTokens[token])
-          errors.folded += square(foldedRow.dot(folded[token]) - exact)
-          errors.unfolded += square(unfoldedRow.dot(unfolded[token]) - exact)
-        }
-      }
-    }
-    return errors.folded <= errors.unfolded
+/// A LayerNorm and the layers that read it allow any positive factor t for each channel: `W n = (W diag t) (n / t)`, exactly, and at no
+/// cost, as the norm's own weight takes the division. A channel that is large among the activations makes their steps coarse, one
+/// that is large among the weights makes theirs coarse; t trades the one for the other (SmoothQuant, Xiao et al. 2022, where it is
+/// called migration strength). Three ways are quantized and run on sample tokens: t = 1, t = γ, and
+/// t = activationᵃ / weight¹⁻ᵃ by the root mean squares of each channel for a few a. The way with the smallest squared error wins.
+public struct NormFolding {
+  /// What becomes of a norm's weight.
+  public enum Choice: Sendable {
+    /// It stays.
+    case keep
+    /// All of it moves.
+    case fold
+    /// The factors t of the channels move.
+    case balance([Float])
   }
 
-  /// Standard normal values from a fixed seed: the sum of twelve uniform numbers less 6 needs no library function, so it is the
-  /// same everywhere.
-  private static func sample(width: Int) -> [[Float]] {
-    var state: UInt64 = 0x9E37_79B9_7F4A_7C15
-    func uniform() -> Double {
-      state &+= 0x9E37_79B9_7F4A_7C15
-      var bits = state
-      bits = (bits ^ (bits >> 30)) &* 0xBF58_476D_1CE4_E5B9
-      bits = (bits ^ (bits >> 27)) &* 0x94D0_49BB_1331_11EB
-      return Double((bits ^ (bits >> 31)) >> 11) * 0x1p-53
+  /// The tokens that are tried.
+  private let tokens: [[Float]]
+  /// The root mean square of each channel of the norm's result.
+  private let magnitudes: [Double]
+  /// The norm's weight γ.
+  private let weight: [Float]
+
+  /// The output channels of a matrix that are tried.
+  private static let sampleRows = 48
+
+  /// Takes the statistics of a norm's result n·γ + β.
+  /// - Parameters:
+  ///   - bias: β, which is folded away before; zero where nil.
+  ///   - channels: nil where the model was not run; then the normed values are taken as normally distributed.
+  public init(weight: [Float], bias: [Float]?, channels: ActivationStatistics.Channels?) {
+    self.weight = weight
+    guard let channels, channels.means.count == weight.count else {
+      var random = NormalNumbers(seed: 0)
+      tokens = (0..<ActivationStatistics.sampleCount).map { _ in weight.map { Float(random.next()) * $0 } }
+      magnitudes = weight.map { Double(abs($0)) }
+      return
     }
-    return (0..<sampleTokens).map { _ in
-      (0..<width).map { _ in
-        var sum = -6.0
-        for _ in 0..<12 { sum += uniform() }
-        return Float(sum)
+    let shift = bias ?? [Float](repeating: 0, count: weight.count)
+    tokens = channels.samples.map { token in zip(token, shift).map { $0 - $1 } }
+    magnitudes = weight.indices.map { index in
+      let offset = Double(shift[index])
+      let square = channels.meanSquares[index] - 2 * offset * channels.means[index] + offset * offset
+      return max(0, square).squareRoot()
+    }
+  }
+
+  /// The way with the smallest int8 error over all `matrices` [out, in] that read the norm; staying wins a tie.
+  public func choose(_ matrices: [TensorExpression]) throws -> Choice {
+    let rows = try sampledRows(matrices)
+    let columns = columnMagnitudes(rows)
+    var best = (choice: Choice.keep, error: error(rows, factors: [Float](repeating: 1, count: weight.count)))
+    func offer(_ choice: Choice, _ factors: [Float]) {
+      let error = error(rows, factors: factors)
+      if error < best.error { best = (choice, error) }
+    }
+    if weight.allSatisfy({ $0 != 0 }) { offer(.fold, weight) }
+    for strength in Strength.allCases {
+      let factors = factors(strength, columns)
+      offer(.balance(factors), factors)
+    }
+    return best.choice
+  }
+
+  /// Exponents whose powers square roots alone give, so that they are the same on every machine.
+  private enum Strength: CaseIterable {
+    case threeEighths, half, fiveEighths
+
+    func factor(activation: Double, weight: Double) -> Double {
+      let (half, inverse) = (activation.squareRoot(), 1 / weight.squareRoot())
+      // The eighth root of activation · weight moves the exponents from 1/2 by an eighth.
+      let eighth = (activation * weight).squareRoot().squareRoot().squareRoot()
+      return switch self {
+      case .threeEighths: half * inverse / eighth
+      case .half: half * inverse
+      case .fiveEighths: half * inverse * eighth
       }
     }
+  }
+
+  private func factors(_ strength: Strength, _ columns: [Double]) -> [Float] {
+    weight.indices.map { index in
+      let factor = strength.factor(activation: magnitudes[index], weight: columns[index])
+      // A channel that is always zero, or that nothing reads, has no factor to find.
+      return factor.isFinite && factor > 1e-6 && factor < 1e6 ? Float(factor) : 1
+    }
+  }
+
+  /// The root mean square of each column over the sampled rows, each matrix on its own scale.
+  private func columnMagnitudes(_ matrices: [[[Float]]]) -> [Double] {
+    var squares = [Double](repeating: 0, count: weight.count)
+    for rows in matrices {
+      let total = rows.reduce(0.0) { $0 + $1.reduce(0.0) { $0 + Double($1) * Double($1) } }
+      guard total > 0, total.isFinite else { continue }
+      for row in rows {
+        for (index, value) in row.enumerated() { squares[index] += Double(value) * Double(value) / total }
+      }
+    }
+    return squares.map { ($0 * Double(weight.count)).squareRoot() }
+  }
+
+  private func sampledRows(_ matrices: [TensorExpression]) throws -> [[[Float]]] {
+    var materializer = Materializer(discardsSources: false)
+    return try matrices.map { matrix in
+      let outputs = matrix.shape[0]
+      let count = min(Self.sampleRows, outputs)
+      defer { for source in matrix.sources { source.discard() } }
+      return try (0..<count).map { index in
+        let row = index * outputs / count
+        return try materializer.floats(of: Materializer.rows(row..<row + 1, of: matrix))
+      }
+    }
+  }
+
+  /// The squared error of both quantizations together, each matrix relative to its own outputs.
+  private func error(_ matrices: [[[Float]]], factors: [Float]) -> Double {
+    let quantized = tokens.map { token in QuantizedToken(zip(token, factors).map { $0 / $1 }) }
+    var sum = 0.0
+    for rows in matrices {
+      var (noise, signal) = (0.0, 0.0)
+      for row in rows {
+        let quantizedRow = QuantizedRow(zip(row, factors).map { $0 * $1 })
+        for (token, quantizedToken) in zip(tokens, quantized) {
+          let exact = Self.dot(row, token)
+          let difference = quantizedRow.dot(quantizedToken) - exact
+          noise += difference * difference
+          signal += exact * exact
+        }
+      }
+      sum += signal > 0 ? noise / signal : noise
+    }
+    return sum
   }
 
   private static func dot(_ left: [Float], _ right: [Float]) -> Double {
@@ -62,8 +142,6 @@ public enum NormFolding {
     for index in left.indices { sum += Double(left[index]) * Double(right[index]) }
     return sum
   }
-
-  private static func square(_ value: Double) -> Double { value * value }
 }
 
 /// A token as the int8 recipe quantizes it (Docs/Numerics.md), with the zero point taken off again.
@@ -75,7 +153,7 @@ private struct QuantizedToken {
     let low = token.reduce(0) { min($0, $1) }
     let high = token.reduce(0) { max($0, $1) }
     // Infinite and undefined weights are reported where the weights are quantized; here they only must not trap.
-    guard high > low, (high - low).isFinite, token.allSatisfy(\.isFinite) else {
+    guard high - low >= 0x1p-100, (high - low).isFinite, token.allSatisfy(\.isFinite) else {
       values = [Int32](repeating: 0, count: token.count)
       scale = 1
       return
@@ -94,7 +172,7 @@ private struct QuantizedRow {
 
   init(_ row: [Float]) {
     let largest = row.reduce(0) { max($0, abs($1)) }
-    let inverse = largest > 0 && largest.isFinite ? 127 / largest : 0
+    let inverse = largest >= 0x1p-100 && largest.isFinite ? 127 / largest : 0
     values = row.map { weight in
       let scaled = (weight * inverse).rounded(.toNearestOrEven)
       return scaled.isFinite ? Int32(max(-127, min(127, scaled))) : 0

@@ -13,15 +13,27 @@ struct NormConstants: Sendable {
 /// Loads constants as the kernels take them: in place where the file holds them so, computed once otherwise.
 struct ConstantLoader {
   private let graph: Graph
-  private var materializer = Materializer(discardsSources: false)
+  private let releasesWeights: Bool
+  private var materializer: Materializer
 
-  init(_ graph: Graph) { self.graph = graph }
+  init(_ graph: Graph, releasesWeights: Bool) {
+    self.graph = graph
+    self.releasesWeights = releasesWeights
+    materializer = Materializer(discardsSources: releasesWeights)
+  }
+
+  /// The bytes of a constant. Checking them may have touched every page, which then need not stay.
+  private mutating func bytes(of data: TensorExpression) throws -> TensorBytes {
+    let bytes = try materializer.bytes(of: data)
+    if releasesWeights { for source in data.sources { source.discard() } }
+    return bytes
+  }
 
   /// A vector or table in fp32.
   mutating func vector(_ id: ConstantID) throws -> TensorBytes {
     let data = graph[id].data
     guard data.dtype == .f32 else { return TensorBytes(copying: try materializer.floats(of: data)) }
-    return aligned(try materializer.bytes(of: data), to: 4)
+    return aligned(try bytes(of: data), to: 4)
   }
 
   /// A matrix in a type that the kernels decode.
@@ -30,7 +42,7 @@ struct ConstantLoader {
     let shape = data.shape
     if let type = WeightType(data.dtype) {
       return FloatWeights(
-        outputs: shape[0], inputs: shape[1], bytes: try materializer.bytes(of: data), type: type)
+        outputs: shape[0], inputs: shape[1], bytes: try bytes(of: data), type: type)
     }
     let floats = TensorBytes(copying: try materializer.floats(of: data))
     return FloatWeights(outputs: shape[0], inputs: shape[1], bytes: floats, type: .f32)
@@ -38,11 +50,11 @@ struct ConstantLoader {
 
   /// The panels of an int8 layer.
   mutating func int8(_ linear: QuantizedLinear) throws -> Int8Weights {
-    let panels = try materializer.bytes(of: graph[linear.panels].data)
-    let scales = try materializer.bytes(of: graph[linear.scales].data)
-    let sums = try materializer.bytes(of: graph[linear.sums].data)
+    let panels = try bytes(of: graph[linear.panels].data)
+    let scales = try bytes(of: graph[linear.scales].data)
+    let sums = try bytes(of: graph[linear.sums].data)
     return Int8Weights(
-      outputs: linear.outputs, inputs: linear.inputs, panels: aligned(panels, to: 64), scales: aligned(scales, to: 4),
+      outputs: linear.outputs, inputs: linear.inputs, groups: linear.groups, panels: aligned(panels, to: 64), scales: aligned(scales, to: 4),
       sums: aligned(sums, to: 4))
   }
 

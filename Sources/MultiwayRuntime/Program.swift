@@ -12,8 +12,8 @@ struct Buffer: Sendable {
   enum Kind: Sendable {
     /// The elements of a value.
     case elements
-    /// A value quantized per token: bytes, scales and zero points.
-    case quantizedTokens
+    /// A value quantized per token and group: bytes, scales and zero points.
+    case quantizedTokens(groups: Int)
   }
 
   var kind: Kind
@@ -37,8 +37,8 @@ struct Step: Sendable {
     case addPositions(table: TensorBytes, rows: Int, firstRow: Int)
     case zeroPadding
     case layerNorm(NormConstants)
-    case layerNormQuantize(NormConstants)
-    case quantize
+    case layerNormQuantize(NormConstants, groups: Int)
+    case quantize(groups: Int)
     case linear(FloatWeights, FusedEpilogue)
     case quantizedLinear(Int8Weights, FusedEpilogue)
     case scale(by: Float)
@@ -56,6 +56,8 @@ struct Step: Sendable {
   var operation: Operation
   var reads: [BufferID]
   var writes: [BufferID]
+  /// The stored tensors that the weights lie in, to be let go after the step where memory is short.
+  var sources: [StoredTensor] = []
 }
 
 /// A graph as kernel calls, before sizes are known: neighbouring nodes that one kernel does together are one step.
@@ -64,20 +66,30 @@ struct Step: Sendable {
 /// of them), GELU and the residual sum into the linear layer before, and the query scale into attention. None of this changes a
 /// bit of the result: the kernels round where the separate steps would.
 struct Program: Sendable {
+  /// The names of the values that buffers hold; fused ones and quantized tokens have none.
+  private(set) var valueNames: [String?] = []
   private(set) var buffers: [Buffer] = []
   private(set) var steps: [Step] = []
   private(set) var inputs: [BufferID] = []
   private(set) var outputs: [(name: String, buffer: BufferID)] = []
 
   /// Fuses the nodes of `graph`, which has been verified, and loads its constants.
-  init(_ graph: Graph) throws {
-    var builder = ProgramBuilder(graph)
+  /// - Parameter releasesWeights: let the pages of weights go as soon as they have been looked at.
+  init(_ graph: Graph, releasesWeights: Bool) throws {
+    var builder = ProgramBuilder(graph, releasesWeights: releasesWeights)
     try builder.build()
-    buffers = builder.buffers
-    steps = builder.steps
     inputs = graph.inputs.map { builder.buffer(of: $0) }
     outputs = graph.outputs.map { ($0.name, builder.buffer(of: $0.value)) }
+    buffers = builder.buffers
+    steps = builder.steps
+    valueNames = builder.valueNames
   }
+}
+
+/// A value as some layers want it quantized.
+private struct GroupedValue: Hashable {
+  var value: ValueID
+  var groups: Int
 }
 
 private struct ProgramBuilder {
@@ -87,24 +99,36 @@ private struct ProgramBuilder {
   private let outputs: Set<ValueID>
   /// Nodes that another node's step does.
   private var absorbed: Set<Int> = []
-  private var quantized: [ValueID: BufferID] = [:]
+  private var quantized: [GroupedValue: BufferID] = [:]
   private var bufferOfValue: [ValueID: BufferID] = [:]
   private var jointMasks: [ValueID: BufferID] = [:]
   private var constants: ConstantLoader
   var buffers: [Buffer] = []
   var steps: [Step] = []
 
-  init(_ graph: Graph) {
+  init(_ graph: Graph, releasesWeights: Bool) {
     self.graph = graph
     consumers = graph.consumers()
     producers = graph.producers()
     outputs = Set(graph.outputs.map(\.value))
-    constants = ConstantLoader(graph)
+    constants = ConstantLoader(graph, releasesWeights: releasesWeights)
   }
 
   mutating func build() throws {
     for position in graph.nodes.indices { absorb(position) }
-    for (position, node) in graph.nodes.enumerated() where !absorbed.contains(position) { try emit(node, position) }
+    for (position, node) in graph.nodes.enumerated() where !absorbed.contains(position) {
+      let first = steps.count
+      try emit(node, position)
+      let sources = node.op.constants.flatMap { graph[$0.id].data.sources }
+      if steps.count > first { steps[steps.count - 1].sources = sources }
+    }
+  }
+
+  /// The name of the value in each buffer.
+  var valueNames: [String?] {
+    var names = [String?](repeating: nil, count: buffers.count)
+    for (value, buffer) in bufferOfValue { names[buffer.index] = graph[value].name }
+    return names
   }
 
   mutating func buffer(of value: ValueID) -> BufferID {
@@ -202,7 +226,7 @@ private struct ProgramBuilder {
       var epilogue = FusedEpilogue(bias: try linear.bias.map { try constants.vector($0) })
       let (residual, result) = fuse(into: &epilogue, node, position)
       let operation = Step.Operation.quantizedLinear(try constants.int8(linear), epilogue)
-      add(operation, reads: [try quantizedBuffer(of: node.inputs[0])] + residual, writes: [buffer(of: result)])
+      add(operation, reads: [try quantizedBuffer(of: node.inputs[0], groups: linear.groups)] + residual, writes: [buffer(of: result)])
     case .attention(let heads, let isPadded): emitAttention(node, heads: heads, isPadded: isPadded)
     case .patchify(let size): emit(node, .patchify(size: size))
     case .embedding(let table): emit(node, .embedding(try constants.matrix(table)))
@@ -256,17 +280,19 @@ private struct ProgramBuilder {
   }
 
   /// The quantized tokens of a value, made once for all layers that read it.
-  private mutating func quantizedBuffer(of value: ValueID) throws -> BufferID {
-    if let id = quantized[value] { return id }
-    let id = addBuffer(.quantizedTokens, graph[value].type)
-    quantized[value] = id
+  private mutating func quantizedBuffer(of value: ValueID, groups: Int) throws -> BufferID {
+    let key = GroupedValue(value: value, groups: groups)
+    if let id = quantized[key] { return id }
+    let id = addBuffer(.quantizedTokens(groups: groups), graph[value].type)
+    quantized[key] = id
     if let producer = producers[value.index], absorbed.contains(producer),
       case .layerNorm(let weight, let bias, let epsilon) = graph.nodes[producer].op
     {
       let source = buffer(of: graph.nodes[producer].inputs[0])
-      add(.layerNormQuantize(try constants.norm(weight, bias, epsilon)), reads: [source], writes: [id])
+      let norm = try constants.norm(weight, bias, epsilon)
+      add(.layerNormQuantize(norm, groups: groups), reads: [source], writes: [id])
     } else {
-      add(.quantize, reads: [buffer(of: value)], writes: [id])
+      add(.quantize(groups: groups), reads: [buffer(of: value)], writes: [id])
     }
     return id
   }

@@ -13,17 +13,21 @@ public final class Session: Sendable {
   /// The instruction set and the threads.
   public let context: KernelContext
   let program: Program
+  /// Let the pages of weights go after each use, so that memory does not grow with the model.
+  let releasesWeights: Bool
 
   /// Loads a graph.
   /// - Parameters:
   ///   - isa: the instruction set; nil for the one that `MULTIWAY_ISA` names or the best that the CPU has.
   ///   - threads: the number of threads; nil for one a core.
-  public init(_ graph: Graph, isa: ISA? = nil, threads: Int? = nil) throws {
+  ///   - releasesWeights: let the pages of mapped weights go after each use: slower, but no more than a layer is resident.
+  public init(_ graph: Graph, isa: ISA? = nil, threads: Int? = nil, releasesWeights: Bool = false) throws {
     let isa = try isa ?? ISA.selected()
-    context = try KernelContext(isa: isa, threads: threads ?? Session.defaultThreadCount)
+    context = try KernelContext(isa: isa, threads: threads ?? KernelContext.coreCount)
     self.graph = graph
+    self.releasesWeights = releasesWeights
     try graph.verify()
-    program = try Program(graph)
+    program = try Program(graph, releasesWeights: releasesWeights)
   }
 
   /// The name of the instruction set: `avx512`.
@@ -38,9 +42,6 @@ public final class Session: Sendable {
 
   /// The number of threads.
   public var threadCount: Int { context.threads }
-
-  /// The number of processors that this process may use.
-  public static var defaultThreadCount: Int { max(1, min(64, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))))) }
 
   /// Runs the model once, with memory of its own.
   public func run(_ inputs: [String: TensorValue]) throws -> [(name: String, value: TensorValue)] {
@@ -73,13 +74,29 @@ public final class Session: Sendable {
     return results
   }
 
+  /// Runs the model and shows values on their way.
+  /// - Parameters:
+  ///   - names: the values to see; those that are part of a fused step cannot be seen.
+  ///   - observe: called with the name, the shape and the elements of each of them, once they are made.
+  public func run(
+    _ inputs: [String: TensorValue], observing names: Set<String>, _ observe: (String, TensorValue) -> Void
+  ) throws {
+    let bound = try graph.bind(inputs)
+    var workspace = try Workspace(self, symbols: bound.symbols)
+    workspace.load(bound, for: program)
+    workspace.execute(program, context, releasesWeights: releasesWeights) { workspace, buffer in
+      guard let name = program.valueNames[buffer.index], names.contains(name) else { return }
+      observe(name, workspace.value(of: buffer))
+    }
+  }
+
   /// Runs the model in a workspace, which grows where the inputs need more than it has.
   public func run(
     _ inputs: BoundInputs, in workspace: inout Workspace
   ) throws -> [(name: String, value: TensorValue)] {
     if workspace.symbols != inputs.symbols { workspace = try Workspace(self, symbols: inputs.symbols) }
     workspace.load(inputs, for: program)
-    workspace.execute(program, context)
+    workspace.execute(program, context, releasesWeights: releasesWeights) { _, _ in }
     return workspace.outputs(of: program)
   }
 }

@@ -18,17 +18,26 @@ extension Workspace {
   /// Copies the results out.
   borrowing func outputs(of program: Program) -> [(name: String, value: TensorValue)] {
     var results: [(name: String, value: TensorValue)] = []
-    for output in program.outputs {
-      let shape = plan.shapes[output.buffer.index]
-      let elements = arena.read(region(output.buffer))
-      results.append((output.name, TensorValue(shape, Array(elements.prefix(shape.elementCount)))))
-    }
+    for output in program.outputs { results.append((output.name, value(of: output.buffer))) }
     return results
   }
 
-  /// Runs all steps in order.
-  mutating func execute(_ program: Program, _ context: KernelContext) {
-    for step in program.steps { execute(step, context) }
+  /// A copy of an fp32 buffer.
+  borrowing func value(of buffer: BufferID) -> TensorValue {
+    let shape = plan.shapes[buffer.index]
+    return TensorValue(shape, Array(arena.read(region(buffer)).prefix(shape.elementCount)))
+  }
+
+  /// Runs all steps in order and shows every buffer that a step wrote.
+  mutating func execute(
+    _ program: Program, _ context: KernelContext, releasesWeights: Bool,
+    observe: (borrowing Workspace, BufferID) -> Void
+  ) {
+    for step in program.steps {
+      execute(step, context)
+      if releasesWeights { for source in step.sources { source.discard() } }
+      for buffer in step.writes { observe(self, buffer) }
+    }
   }
 
   /// Runs one step.
@@ -47,14 +56,14 @@ extension Workspace {
     return Region(byteOffset: plan.offsets[index], byteCount: plan.sizes[index])
   }
 
-  private func quantizedRows(_ buffer: BufferID) -> QuantizedRows {
+  private func quantizedRows(_ buffer: BufferID, groups: Int) -> QuantizedRows {
     let start = plan.offsets[buffer.index]
     let rows = plan.rows(buffer)
-    let parts = MemoryPlan.quantizedParts(rows: rows, width: plan.shapes[buffer.index].last)
+    let parts = MemoryPlan.quantizedParts(rows: rows, width: plan.shapes[buffer.index].last, groups: groups)
     return QuantizedRows(
       values: Region(byteOffset: start, byteCount: rows * parts.rowBytes),
-      scales: Region(byteOffset: start + parts.scales, byteCount: rows * 4),
-      zeros: Region(byteOffset: start + parts.zeros, byteCount: rows * 4))
+      scales: Region(byteOffset: start + parts.scales, byteCount: groups * rows * 4),
+      zeros: Region(byteOffset: start + parts.zeros, byteCount: groups * rows * 4))
   }
 
   private func epilogue(_ fused: FusedEpilogue, _ step: Step) -> Epilogue {
@@ -74,18 +83,19 @@ extension Workspace {
         &arena, rows: rows, x: region(input), weights: weights, epilogue: epilogue(fused, step), into: region(output))
     case .quantizedLinear(let weights, let fused):
       context.linear(
-        &arena, rows: rows, x: quantizedRows(input), weights: weights, epilogue: epilogue(fused, step),
+        &arena, rows: rows, x: quantizedRows(input, groups: weights.groups), weights: weights, epilogue: epilogue(fused, step),
         into: region(output))
     case .layerNorm(let norm):
       context.layerNorm(
         &arena, rows: rows, width: width, x: region(input), weight: norm.weight, bias: norm.bias, epsilon: norm.epsilon,
         into: region(output))
-    case .layerNormQuantize(let norm):
+    case .layerNormQuantize(let norm, let groups):
       context.layerNormQuantize(
-        &arena, rows: rows, width: width, x: region(input), weight: norm.weight, bias: norm.bias, epsilon: norm.epsilon,
-        into: quantizedRows(output))
-    case .quantize:
-      context.quantizeRows(&arena, rows: rows, width: width, x: region(input), into: quantizedRows(output))
+        &arena, rows: rows, width: width, groups: groups, x: region(input), weight: norm.weight, bias: norm.bias, epsilon: norm.epsilon,
+        into: quantizedRows(output, groups: groups))
+    case .quantize(let groups):
+      context.quantizeRows(
+        &arena, rows: rows, width: width, groups: groups, x: region(input), into: quantizedRows(output, groups: groups))
     case .attention(let heads, let streams, let isPadded, let scale):
       attend(step, context, heads: heads, streams: streams, isPadded: isPadded, scale: scale)
     case .joinMask(let firstTokens): joinMask(step, firstTokens)

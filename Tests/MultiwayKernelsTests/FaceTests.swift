@@ -49,10 +49,10 @@ import Testing
     let layer = FloatWeights(outputs: 30, inputs: 20, bytes: TensorBytes(copying: matrix), type: .f32)
     context.linear(&arena, rows: 5, x: y, weights: layer, epilogue: Epilogue(activation: .gelu), into: z)
     let exact = arena.read(z)
-    let panels = try context.quantizeWeightPanels(matrix.span, outputs: 30, inputs: 20)
+    let panels = try context.quantizeWeightPanels(TensorBytes(copying: matrix), outputs: 30, inputs: 20)
     let int8 = Int8Weights(
-      outputs: 30, inputs: 20, panels: TensorBytes(copying: panels.panels), scales: TensorBytes(copying: panels.scales),
-      sums: TensorBytes(copying: panels.sums))
+      outputs: 30, inputs: 20, panels: panels.panels, scales: panels.scales,
+      sums: panels.sums)
     context.linear(&arena, rows: 5, x: quantized[0], weights: int8, epilogue: Epilogue(activation: .gelu), into: z)
     let worst = zip(arena.read(z), exact).map { abs($0 - $1) }.max() ?? 1
     // 20 terms, each off by half a step of a 255-step input (range ~ 4) or of a 127-step weight.

@@ -11,6 +11,8 @@ struct Quantize: ParsableCommand {
   @Argument(help: "A checkpoint or a floating-point artifact.") var input: String
   @Argument(help: "The artifact: .gguf.") var output: String
   @Option(help: "A recipe's name, or the path of a recipe file (JSON).") var recipe = "int8"
+  @Option(help: "Examples to balance the layers on: a safetensors file of inputs. Without it the weights alone decide.")
+  var calibration: String?
   @OptionGroup var inputs: InputArguments
   @OptionGroup var outputs: OutputArguments
 
@@ -19,10 +21,15 @@ struct Quantize: ParsableCommand {
     try OutputFile.checkDestination(output, overwrite: outputs.force)
     let recipe = try Recipes.find(recipe)
     let model = try LoadedModel(path: input, options: inputs.options)
-    let bar = ProgressBar("quantizing")
-    let report = try Conversions.quantize(model, recipe: recipe, to: output, overwrite: outputs.force) {
-      bar.update($0, $1)
+    let calibration = try calibration.map { path in
+      let examples = try TensorFiles.readInputs(path, for: model.graph)
+      let name = path.split(separator: "/").last.map(String.init) ?? path
+      return Calibration(inputs: examples.tensors, description: "inputs of \(name)")
     }
+    let bar = ProgressBar("quantizing")
+    let report = try Conversions.quantize(
+      model, recipe: recipe, calibration: calibration, to: output, overwrite: outputs.force
+    ) { bar.update($0, $1) }
     report.show(title: "quantized (\(recipe.name))", seconds: System.now - start, json: outputs.json)
   }
 }
