@@ -110,7 +110,8 @@ extension Conversions {
     _ graph: Graph, of input: LoadedModel, recipe: Recipe, to path: String, overwrite: Bool, progress: Progress?
   ) throws -> ConversionReport {
     try ArtifactWriter.write(
-      graph, metadata: input.metadata(of: graph, recipe: recipe), to: path, overwrite: overwrite, inputs: [input.file.identity],
+      graph, metadata: input.metadata(of: graph, recipe: recipe), to: path, overwrite: overwrite,
+      inputs: [input.file.identity],
       progress: progress)
     return ConversionReport(
       output: path, inputBytes: input.file.byteCount, outputBytes: try MappedFile(path: path).byteCount,
@@ -125,7 +126,9 @@ extension Conversions {
     var passes: [any Pass] = [RemoveUnreached()]
     if let dtype {
       passes.append(CastStorage(dtype))
-      if recipe.int8Roles.isEmpty, let plain = Recipes.all.first(where: { $0.name == dtype.shortName }) { recipe = plain }
+      if recipe.int8Roles.isEmpty, let plain = Recipes.all.first(where: { $0.name == dtype.shortName }) {
+        recipe = plain
+      }
     }
     let reports = try PassPipeline(passes).run(on: &graph)
     var report = try write(graph, of: input, recipe: recipe, to: path, overwrite: overwrite, progress: progress)
@@ -169,7 +172,8 @@ extension Conversions {
   ) throws -> ConversionReport {
     guard let model = input.model else {
       throw ConversionError(
-        .usage, "an artifact no longer has the checkpoint's tensors", expected: "an output that ends in .gguf", file: path)
+        .usage, "an artifact no longer has the checkpoint's tensors", expected: "an output that ends in .gguf",
+        file: path)
     }
     guard kept == .vision else {
       throw ConversionError(

@@ -47,7 +47,8 @@ extension KernelContext {
 
   /// `layerNorm` and then `quantizeRows`, with the same bits, without storing the rows in between.
   public func layerNormQuantize(
-    _ arena: inout Arena, rows: Int, width: Int, groups: Int = 1, x: Region, weight: TensorBytes?, bias: TensorBytes?, epsilon: Float,
+    _ arena: inout Arena, rows: Int, width: Int, groups: Int = 1, x: Region, weight: TensorBytes?, bias: TensorBytes?,
+    epsilon: Float,
     into y: QuantizedRows
   ) {
     defer { withExtendedLifetime((weight, bias)) {} }

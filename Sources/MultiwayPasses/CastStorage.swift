@@ -32,7 +32,8 @@ public struct CastStorage: Pass {
       })
     for index in graph.constants.indices {
       let constant = graph.constants[index]
-      guard constant.data.shape.rank == 2, !scales.contains(ConstantID(index)), constant.data.dtype.isFloatingPoint, constant.data.dtype != dtype,
+      guard constant.data.shape.rank == 2, !scales.contains(ConstantID(index)), constant.data.dtype.isFloatingPoint,
+        constant.data.dtype != dtype,
         roles?.contains(constant.role) ?? true
       else { continue }
       graph.constants[index].data = .cast(constant.data, dtype)

@@ -28,7 +28,9 @@ struct MemoryPlan: Sendable {
       shapes.append(shape)
       sizes.append(size)
     }
-    guard let (offsets, byteCount) = MemoryPlan.place(sizes, lifetimes: MemoryPlan.lifetimes(program)) else { return nil }
+    guard let (offsets, byteCount) = MemoryPlan.place(sizes, lifetimes: MemoryPlan.lifetimes(program)) else {
+      return nil
+    }
     self.shapes = shapes
     self.offsets = offsets
     self.sizes = sizes

@@ -173,7 +173,9 @@ private struct ProgramBuilder {
       absorbed.insert(position)
     case .layerNorm:
       let readers = consumers[node.outputs[0].index]
-      guard !outputs.contains(node.outputs[0]), !readers.isEmpty, readers.allSatisfy({ isQuantized($0) }) else { return }
+      guard !outputs.contains(node.outputs[0]), !readers.isEmpty, readers.allSatisfy({ isQuantized($0) }) else {
+        return
+      }
       absorbed.insert(position)
     default: return
     }
@@ -226,7 +228,9 @@ private struct ProgramBuilder {
       var epilogue = FusedEpilogue(bias: try linear.bias.map { try constants.vector($0) })
       let (residual, result) = fuse(into: &epilogue, node, position)
       let operation = Step.Operation.quantizedLinear(try constants.int8(linear), epilogue)
-      add(operation, reads: [try quantizedBuffer(of: node.inputs[0], groups: linear.groups)] + residual, writes: [buffer(of: result)])
+      add(
+        operation, reads: [try quantizedBuffer(of: node.inputs[0], groups: linear.groups)] + residual,
+        writes: [buffer(of: result)])
     case .attention(let heads, let isPadded): emitAttention(node, heads: heads, isPadded: isPadded)
     case .patchify(let size): emit(node, .patchify(size: size))
     case .embedding(let table): emit(node, .embedding(try constants.matrix(table)))
@@ -274,7 +278,9 @@ private struct ProgramBuilder {
       epilogue.activation = .gelu
       return ([], graph.nodes[next].outputs[0])
     }
-    guard let (linear, residual) = residualLinear(graph.nodes[next], next), linear == position else { return ([], result) }
+    guard let (linear, residual) = residualLinear(graph.nodes[next], next), linear == position else {
+      return ([], result)
+    }
     epilogue.addsResidual = true
     return ([buffer(of: residual)], graph.nodes[next].outputs[0])
   }

@@ -83,7 +83,8 @@ extension Workspace {
         &arena, rows: rows, x: region(input), weights: weights, epilogue: epilogue(fused, step), into: region(output))
     case .quantizedLinear(let weights, let fused):
       context.linear(
-        &arena, rows: rows, x: quantizedRows(input, groups: weights.groups), weights: weights, epilogue: epilogue(fused, step),
+        &arena, rows: rows, x: quantizedRows(input, groups: weights.groups), weights: weights,
+        epilogue: epilogue(fused, step),
         into: region(output))
     case .layerNorm(let norm):
       context.layerNorm(
@@ -91,7 +92,8 @@ extension Workspace {
         into: region(output))
     case .layerNormQuantize(let norm, let groups):
       context.layerNormQuantize(
-        &arena, rows: rows, width: width, groups: groups, x: region(input), weight: norm.weight, bias: norm.bias, epsilon: norm.epsilon,
+        &arena, rows: rows, width: width, groups: groups, x: region(input), weight: norm.weight, bias: norm.bias,
+        epsilon: norm.epsilon,
         into: quantizedRows(output, groups: groups))
     case .quantize(let groups):
       context.quantizeRows(
@@ -139,11 +141,13 @@ extension Workspace {
     switch step.operation {
     case .patchify(let size):
       context.patchify(
-        &arena, images: input[0], channels: input[1], height: input[2], width: input[3], patch: size, x: from, into: into)
+        &arena, images: input[0], channels: input[1], height: input[2], width: input[3], patch: size, x: from,
+        into: into)
     case .embedding(let table):
       let ids = arena.read(from, as: Int64.self).prefix(input.elementCount).map { Int($0) }
       context.gatherRows(
-        &arena, table: table.bytes, type: table.type, tableRows: table.outputs, width: table.inputs, ids: ids, into: into)
+        &arena, table: table.bytes, type: table.type, tableRows: table.outputs, width: table.inputs, ids: ids,
+        into: into)
     case .prependToken(let token):
       for example in 0..<output[0] {
         arena.write(token, at: into.dropping(elements: example * output[1] * output[2]))

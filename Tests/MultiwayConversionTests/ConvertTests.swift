@@ -90,7 +90,8 @@ import Testing
         #expect(found[key]?.shape == tensor.shape || name == "out.gguf" && tensor.shape.rank == 0)
       }
     }
-    #expect(try CheckpointFormats.open(path: bench.folder.path("out.safetensors")).metadata["author"]?.string == "nobody")
+    #expect(
+      try CheckpointFormats.open(path: bench.folder.path("out.safetensors")).metadata["author"]?.string == "nobody")
     expect(ModelErrorCode.unknownArchitecture) {
       _ = try LoadedModel(path: bench.folder.path("out.gguf"))
     }
@@ -219,7 +220,8 @@ import Testing
     let path = Fixtures.path("tiny/containers/ema.pth")
     let options = InputOptions(stateDict: "model_ema")
     _ = try Conversions.convert(
-      try ModelFile.open(path), options: options, dtype: nil, to: bench.folder.path("ema.safetensors"), overwrite: false)
+      try ModelFile.open(path), options: options, dtype: nil, to: bench.folder.path("ema.safetensors"), overwrite: false
+    )
     try bench.convert(path, to: "model.safetensors")
     let key = "beit3.encoder.layers.0.ffn.A.fc1.weight"
     let average = try #require(try bench.tensors("ema.safetensors")[key]).floats()

@@ -30,7 +30,9 @@ import Testing
     var graph = try bench.load(fixture).graph
     _ = try recipe.pipeline().run(on: &graph)
     // Calibration may decide otherwise how norms fold; the ops and the types of all values must be the same.
-    let lines = { (graph: Graph) in graph.nodes.map { "\($0.op.name) \($0.outputs.map { id in graph[id].type.description })" } }
+    let lines = { (graph: Graph) in
+      graph.nodes.map { "\($0.op.name) \($0.outputs.map { id in graph[id].type.description })" }
+    }
     #expect(lines(artifact.graph) == lines(graph))
     #expect(artifact.graph.outputs.map(\.name) == graph.outputs.map(\.name))
     #expect(try artifact.recipe.name == recipe.name)
@@ -73,7 +75,8 @@ import Testing
   @Test func anInt8ArtifactCannotBeQuantizedAgain() throws {
     let artifact = try bench.artifact("tiny/classification", Recipes.int8)
     let found = expect(PassErrorCode.notApplicable) {
-      _ = try Conversions.quantize(artifact, recipe: Recipes.int8, to: bench.folder.path("again.gguf"), overwrite: false)
+      _ = try Conversions.quantize(
+        artifact, recipe: Recipes.int8, to: bench.folder.path("again.gguf"), overwrite: false)
     }
     #expect(found?.remedy?.contains("original checkpoint") == true)
     #expect(try bench.folder.names() == ["out.gguf"])

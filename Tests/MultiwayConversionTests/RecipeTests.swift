@@ -27,7 +27,8 @@ import Testing
 
   @Test func whatIsLeftOutComesFromTheBase() throws {
     let recipe = try find(
-      #"{"name": "mine", "int8_roles": ["feedForwardIn"], "matrix_storage": "bf16", "gates": {"output_sqnr_db": 12.5}}"#)
+      #"{"name": "mine", "int8_roles": ["feedForwardIn"], "matrix_storage": "bf16", "gates": {"output_sqnr_db": 12.5}}"#
+    )
     #expect(recipe.name == "mine")
     #expect(recipe.gates.outputSQNR == 12.5)
     #expect(recipe.gates.topOneAgreement == Recipes.int8.gates.topOneAgreement)
@@ -43,7 +44,8 @@ import Testing
     ("[]", "not an object"), (#"{"colour": "red"}"#, "colour"), (#"{"base": "int3"}"#, "int3"),
     (#"{"int8_roles": "all"}"#, "no array"), (#"{"int8_roles": ["positions"]}"#, "positions"),
     (#"{"int8_roles": [7]}"#, "7"), (#"{"matrix_storage": "f8"}"#, "f8"), (#"{"fold_norm_weights": "maybe"}"#, "maybe"),
-    (#"{"gates": 3}"#, "gates"), (#"{"gates": {"speed": 3}}"#, "speed"), (#"{"gates": {"output_sqnr_db": "30"}}"#, "30"),
+    (#"{"gates": 3}"#, "gates"), (#"{"gates": {"speed": 3}}"#, "speed"),
+    (#"{"gates": {"output_sqnr_db": "30"}}"#, "30"),
     ("{", ""), ("", ""), (#"{"name": "a", "name": "b"}"#, ""),
   ])
   func whatARecipeCannotHoldIsNamed(recipe: (text: String, named: String)) throws {

@@ -49,7 +49,9 @@ import Testing
   func anF32ArtifactIsTheCheckpoint(fixture: String) throws {
     let artifact = try Workbench().artifact(fixture, Recipes.f32)
     let inputs = try inputs(fixture)
-    #expect(try Engine.runtime.run(artifact.graph, inputs).bits == Engine.runtime.run(try Fixtures.graph(fixture), inputs).bits)
+    #expect(
+      try Engine.runtime.run(artifact.graph, inputs).bits
+        == Engine.runtime.run(try Fixtures.graph(fixture), inputs).bits)
   }
 
   /// Recorded once; another machine, compiler or thread count must give the same. The failure shows the digest of today.
@@ -58,7 +60,9 @@ import Testing
     let bench = try Workbench()
     let graph = try graph(recorded.fixture, recorded.kind, in: bench)
     let digest = try Engine.runtime.run(graph, try inputs(recorded.fixture)).digest
-    #expect(digest == recorded.digest, "\(recorded.fixture) \(recorded.kind): change this only with the arithmetic in Docs/Numerics.md")
+    #expect(
+      digest == recorded.digest,
+      "\(recorded.fixture) \(recorded.kind): change this only with the arithmetic in Docs/Numerics.md")
   }
 
   private static let digests = [

@@ -116,7 +116,8 @@ import Testing
   }
 
   private func quantized(
-    _ model: inout SmallModel, panels: Shape = [1, 3, 64, 4], scales: DType = .f32, sums: Shape = [1, 5], inputs: Int = 12,
+    _ model: inout SmallModel, panels: Shape = [1, 3, 64, 4], scales: DType = .f32, sums: Shape = [1, 5],
+    inputs: Int = 12,
     outputs: Int = 5, groups: Int = 1
   ) -> (op: Op, inputs: [ValueID]) {
     let linear = QuantizedLinear(

@@ -59,7 +59,10 @@ import Testing
     let other = modality == .vision ? Modality.text : .vision
     #expect(!graph.constants.contains { $0.modality == other })
     #expect(!graph.nodes.contains { $0.modality == other })
-    #expect(!graph.values.contains { $0.name.contains(other.rawValue) || $0.name.contains(other == .vision ? "image" : "mask") })
+    #expect(
+      !graph.values.contains {
+        $0.name.contains(other.rawValue) || $0.name.contains(other == .vision ? "image" : "mask")
+      })
     #expect(graph.inputs.map { graph[$0].name } == (modality == .vision ? ["image"] : ["text", "padding_mask"]))
     #expect(graph.outputs.map(\.name) == ["features"])
     #expect(Set(graph.constants.map(\.name)) == Set(whole.constants.filter { $0.modality == modality }.map(\.name)))

@@ -60,7 +60,8 @@ import Testing
     let normed = try sketch.add(sketch.norm("norm", 4), words, name: "normed")
     sketch.output("features", try sketch.add(sketch.linear("head", outputs: 2, inputs: 4), normed, name: "features"))
     #expect(
-      try printed(sketch.graph, after: CastStorage(.f16, roles: [.tokenEmbedding]), CastStorage(.bf16, roles: [.head])) == """
+      try printed(sketch.graph, after: CastStorage(.f16, roles: [.tokenEmbedding]), CastStorage(.bf16, roles: [.head]))
+        == """
         graph(text: i64[batch, text_tokens]) -> (features)
           %words = embedding %text, table=table:f16[6, 4] : f32[batch, text_tokens, 4]
           %normed = layer_norm %words, weight=norm.weight:f32[4], bias=norm.bias:f32[4], epsilon=1e-05 : \
@@ -107,7 +108,8 @@ import Testing
       sketch.linear("hidden", outputs: 70, inputs: 5, role: .feedForwardIn), x, name: "hidden", role: .feedForwardIn)
     sketch.output(
       "logits",
-      try sketch.add(sketch.linear("head", outputs: 2, inputs: 70, hasBias: false), hidden, name: "logits", role: .head))
+      try sketch.add(sketch.linear("head", outputs: 2, inputs: 70, hasBias: false), hidden, name: "logits", role: .head)
+    )
     #expect(
       try printed(sketch.graph, after: QuantizeLinears(roles: [.feedForwardIn])) == """
         graph(image: f32[batch, 5]) -> (logits)
@@ -125,7 +127,8 @@ import Testing
   func realModels(name: String) throws {
     var graph = try Fixtures.graph(name)
     graph.removeDeadCode()
-    let after = try checkPass(QuantizeLinears(roles: QuantizeLinearsTests.roles), on: graph, atLeast: 20, isIdempotent: false)
+    let after = try checkPass(
+      QuantizeLinears(roles: QuantizeLinearsTests.roles), on: graph, atLeast: 20, isIdempotent: false)
     for node in after.nodes {
       guard let role = node.role, role.isBlockLinear else { continue }
       #expect(node.op.name == "quantized_linear")
@@ -146,7 +149,8 @@ import Testing
     let op = sketch.linear("tied", outputs: 4, inputs: 4)
     let first = try sketch.add(op, x, name: "first", role: .feedForwardIn)
     sketch.output("logits", try sketch.add(op, first, name: "second", role: .feedForwardIn))
-    let after = try checkPass(QuantizeLinears(roles: [.feedForwardIn]), on: sketch.graph, atLeast: 30, isIdempotent: false)
+    let after = try checkPass(
+      QuantizeLinears(roles: [.feedForwardIn]), on: sketch.graph, atLeast: 30, isIdempotent: false)
     #expect(after.constants.count { $0.data.dtype == .i8 } == 1)
   }
 }
@@ -202,7 +206,8 @@ private struct Vandal: Pass {
 
   @Test func namesAreUniqueAndSummariesAreThere() {
     let passes: [any Pass.Type] = [
-      CastStorage.self, FoldNorms.self, FoldQueryScale.self, KeepModality.self, QuantizeLinears.self, RemoveUnreached.self,
+      CastStorage.self, FoldNorms.self, FoldQueryScale.self, KeepModality.self, QuantizeLinears.self,
+      RemoveUnreached.self,
     ]
     #expect(Set(passes.map { $0.name }).count == passes.count)
     for pass in passes {

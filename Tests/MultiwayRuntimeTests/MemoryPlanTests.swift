@@ -31,7 +31,8 @@ import Testing
       let alive = program.buffers.indices.filter { plan.sizes[$0] > 0 && isAlive($0, at: step, in: program) }
         .sorted { plan.offsets[$0] < plan.offsets[$1] }
       for (left, right) in zip(alive, alive.dropFirst()) {
-        #expect(plan.offsets[left] + plan.sizes[left] <= plan.offsets[right], "buffers \(left) and \(right) at step \(step)")
+        #expect(
+          plan.offsets[left] + plan.sizes[left] <= plan.offsets[right], "buffers \(left) and \(right) at step \(step)")
       }
     }
   }

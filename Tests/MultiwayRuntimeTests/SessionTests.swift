@@ -113,7 +113,8 @@ import Testing
     let error = try #require(#expect(throws: GraphError.self) { _ = try graph.bind(inputs) })
     #expect(error.code == .invalidInputs)
     #expect(error.category == .data)
-    #expect(error.diagnosis.expected == graph.inputs.map { "\(graph[$0].name): \(graph[$0].type)" }.joined(separator: ", "))
+    #expect(
+      error.diagnosis.expected == graph.inputs.map { "\(graph[$0].name): \(graph[$0].type)" }.joined(separator: ", "))
     let lines = error.diagnosis.found.split(separator: "\n").map { $0.trimmingPrefix(while: \.isWhitespace) }
     #expect(lines.first == "the inputs do not fit the model")
     return lines.dropFirst().map(String.init)
@@ -193,7 +194,9 @@ import Testing
       var sketch = GraphSketch(seed: 1)
       let x = sketch.graph.addInput("x", ValueType(.f32, [.symbol("batch"), .symbol("text_tokens"), 4]))
       sketch.output("features", try sketch.add(op, x, name: "pooled"))
-      #expect(throws: Never.self) { _ = try sketch.graph.bind(["x": TensorValue([1, 3, 4], .init(repeating: 0, count: 12))]) }
+      #expect(throws: Never.self) {
+        _ = try sketch.graph.bind(["x": TensorValue([1, 3, 4], .init(repeating: 0, count: 12))])
+      }
       let short = ["x": TensorValue([1, 2, 4], [Float](repeating: 0, count: 8))]
       #expect(try problems(short, of: sketch.graph) == ["2 tokens, but \(op.name) needs at least 3"])
     }

@@ -51,7 +51,9 @@ public enum Fixtures {
   public static func graph(_ name: String) throws -> Graph { try model(name).graph }
 
   /// The digits model's test set.
-  public static func digits(_ examples: Range<Int> = 0..<360) throws -> (image: TensorValue, labels: [Int], logits: TensorValue) {
+  public static func digits(_ examples: Range<Int> = 0..<360) throws -> (
+    image: TensorValue, labels: [Int], logits: TensorValue
+  ) {
     let values = try values("digits_test.safetensors")
     guard let image = values["image"], let labels = values["labels"]?.integers, let logits = values["logits"] else {
       throw CocoaError(.fileReadCorruptFile)
@@ -79,7 +81,9 @@ public final class TemporaryFolder: Sendable {
   public func path(_ name: String) -> String { url.appendingPathComponent(name).path }
 
   /// The bytes of a file in it.
-  public func bytes(_ name: String) throws -> [UInt8] { [UInt8](try Data(contentsOf: url.appendingPathComponent(name))) }
+  public func bytes(_ name: String) throws -> [UInt8] {
+    [UInt8](try Data(contentsOf: url.appendingPathComponent(name)))
+  }
 
   /// Writes a file in it and gives its path.
   @discardableResult

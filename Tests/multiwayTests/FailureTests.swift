@@ -103,9 +103,11 @@ import Testing
     let commands = [
       ["quantise", tiny, out], ["quantize", tiny], ["quantize", tiny, out, "--recipe", "int9"],
       ["quantize", tiny, folder.path("out.pth")], ["quantize", tiny, folder.path("out.safetensors")],
-      ["convert", tiny, folder.path("out.txt")], ["convert", tiny, out, "--dtype", "f8"], ["convert", tiny, out, "--fast"],
+      ["convert", tiny, folder.path("out.txt")], ["convert", tiny, out, "--dtype", "f8"],
+      ["convert", tiny, out, "--fast"],
       ["prune", tiny, out, "--keep", "audio"], ["run", tiny], ["run", tiny, "--inputs", tiny, "--threads", "0"],
-      ["run", tiny, "--inputs", tiny, "--batch", "0"], ["bench", tiny, "--runs", "0"], ["bench", tiny, "--batch", "-1"],
+      ["run", tiny, "--inputs", tiny, "--batch", "0"], ["bench", tiny, "--runs", "0"],
+      ["bench", tiny, "--batch", "-1"],
       ["verify", tiny], ["verify", tiny, tiny, "--examples", "0"], ["inspect", tiny, "--state-dict", "nope"],
       ["verify", tiny, tiny, "--certify"],
     ]
@@ -144,7 +146,9 @@ import Testing
       let run = try multiway("quantize", tiny, output, expecting: 73)
       #expect(run.errors.contains("output"), "\(run.errors)")
     }
-    for output in [folderName, folder.path("none/out.gguf")] { try multiway("quantize", tiny, output, "--force", expecting: 73) }
+    for output in [folderName, folder.path("none/out.gguf")] {
+      try multiway("quantize", tiny, output, "--force", expecting: 73)
+    }
     try multiway("verify", tiny, tiny, "--report", "/dev/full", "--force", expecting: 73)
     let inputs = Fixtures.path("tiny/classification_inputs.safetensors")
     try multiway("run", tiny, "--inputs", inputs, "--outputs", "/dev/full", "--force", expecting: 73)
@@ -198,9 +202,10 @@ import Testing
     try multiway("convert", tiny, folder.path("in.safetensors"))
     let before = try folder.bytes("in.safetensors")
     let path = folder.path("in.safetensors")
-    for arguments in [["convert", path, path, "--force"], ["prune", path, path, "--force"],
-      ["run", tiny, "--inputs", path, "--outputs", path, "--force"]]
-    {
+    for arguments in [
+      ["convert", path, path, "--force"], ["prune", path, path, "--force"],
+      ["run", tiny, "--inputs", path, "--outputs", path, "--force"],
+    ] {
       let run = try CommandLineRun(arguments)
       #expect(run.status == 73 || run.status == 65 && arguments[0] == "run", "\(arguments): \(run.errors)")
       #expect(try folder.bytes("in.safetensors") == before)
@@ -216,10 +221,12 @@ enum StoredZip {
     var directory: [UInt8] = []
     for (name, bytes) in files {
       let offset = archive.count
-      let common = word16(20) + word16(0) + word16(0) + word32(0) + word32(checksum(bytes)) + word32(UInt32(bytes.count))
+      let common =
+        word16(20) + word16(0) + word16(0) + word32(0) + word32(checksum(bytes)) + word32(UInt32(bytes.count))
         + word32(UInt32(bytes.count)) + word16(UInt16(name.utf8.count)) + word16(0)
       archive += [0x50, 0x4B, 3, 4] + common + Array(name.utf8) + bytes
-      directory += [0x50, 0x4B, 1, 2] + word16(20) + common + word16(0) + word16(0) + word16(0) + word32(0)
+      directory +=
+        [0x50, 0x4B, 1, 2] + word16(20) + common + word16(0) + word16(0) + word16(0) + word32(0)
         + word32(UInt32(offset)) + Array(name.utf8)
     }
     let count = word16(UInt16(files.count))
@@ -228,7 +235,9 @@ enum StoredZip {
   }
 
   private static func word16(_ value: UInt16) -> [UInt8] { [UInt8(value & 255), UInt8(value >> 8)] }
-  private static func word32(_ value: UInt32) -> [UInt8] { (0..<4).map { UInt8(truncatingIfNeeded: value >> ($0 * 8)) } }
+  private static func word32(_ value: UInt32) -> [UInt8] {
+    (0..<4).map { UInt8(truncatingIfNeeded: value >> ($0 * 8)) }
+  }
 
   /// CRC-32 (IEEE 802.3), a bit at a time.
   private static func checksum(_ bytes: [UInt8]) -> UInt32 {

@@ -121,10 +121,11 @@ import Testing
     try multiway("convert", tiny, path)
     let before = try folder.bytes("out.gguf")
     let inputs = Fixtures.path("tiny/features_inputs.safetensors")
-    for arguments in [["convert", tiny, path], ["quantize", tiny, path], ["prune", tiny, path, "--keep", "text"],
+    for arguments in [
+      ["convert", tiny, path], ["quantize", tiny, path], ["prune", tiny, path, "--keep", "text"],
       ["run", tiny, "--inputs", inputs, "--outputs", path], ["verify", tiny, tiny, "--report", path],
-      ["verify", tiny, tiny, "--json", path]]
-    {
+      ["verify", tiny, tiny, "--json", path],
+    ] {
       let run = try CommandLineRun(arguments)
       #expect(run.status == 73, "\(arguments)")
       #expect(run.errors.contains("--force"))
