@@ -185,7 +185,8 @@ struct OpDecoder {
     QuantizedLinear(
       panels: try constant("panels"), scales: try constant("scales"), sums: try constant("sums"),
       bias: try optional("bias"), inputs: try attributes.integer("inputs", in: Dimension.limits),
-      outputs: try attributes.integer("outputs", in: Dimension.limits))
+      outputs: try attributes.integer("outputs", in: Dimension.limits),
+      groups: try attributes.integer("groups", in: Dimension.limits))
   }
 
   private func constant(_ place: String) throws(ArtifactError) -> ConstantID {

@@ -66,7 +66,10 @@ public enum GraphJSON {
     case .patchify(let size): ["size": .integer(size)]
     case .addPositions(_, let firstRow): ["first_row": .integer(firstRow)]
     case .layerNorm(_, _, let epsilon): ["epsilon": number(epsilon)]
-    case .quantizedLinear(let linear): ["inputs": .integer(linear.inputs), "outputs": .integer(linear.outputs)]
+    case .quantizedLinear(let linear):
+      [
+        "inputs": .integer(linear.inputs), "outputs": .integer(linear.outputs), "groups": .integer(linear.groups),
+      ]
     case .scale(let factor): ["by": number(factor)]
     case .attention(let heads, let isPadded): ["heads": .integer(heads), "padded": .bool(isPadded)]
     case .meanTokens(let first): ["first": .integer(first)]

@@ -31,7 +31,8 @@ public struct ConversionReport: Sendable {
 /// The main job as calls: every verb that writes a model is one of these.
 public enum Conversions {
   /// `quantize`: runs a recipe's passes and writes an artifact.
-  /// - Parameter calibration: examples that the model runs on first, where the recipe wants it; made ones where nil.
+  /// - Parameter calibration: examples that the model runs on first, where the recipe wants to know its activations; without them they are
+  ///   estimated from the weights.
   public static func quantize(
     _ input: LoadedModel, recipe: Recipe, calibration: Calibration? = nil, to path: String, overwrite: Bool,
     progress: Progress? = nil
@@ -44,9 +45,8 @@ public enum Conversions {
     var recipe = recipe
     var statistics: ActivationStatistics?
     if recipe.wantsCalibration {
-      let calibration = calibration ?? .synthetic(for: graph)
-      statistics = try calibration.statistics(of: graph)
-      recipe.calibration = calibration.description
+      statistics = try calibration?.statistics(of: graph) ?? .estimated(for: graph)
+      recipe.calibration = calibration?.description ?? "none: activations estimated from the weights"
     }
     let passes = try recipe.pipeline(statistics: statistics).run(on: &graph)
     var report = try write(graph, of: input, recipe: recipe, to: path, overwrite: overwrite, progress: progress)
@@ -110,7 +110,8 @@ extension Conversions {
     _ graph: Graph, of input: LoadedModel, recipe: Recipe, to path: String, overwrite: Bool, progress: Progress?
   ) throws -> ConversionReport {
     try ArtifactWriter.write(
-      graph, metadata: input.metadata(recipe: recipe), to: path, overwrite: overwrite, inputs: [input.file.identity],
+      graph, metadata: input.metadata(of: graph, recipe: recipe), to: path, overwrite: overwrite,
+      inputs: [input.file.identity],
       progress: progress)
     return ConversionReport(
       output: path, inputBytes: input.file.byteCount, outputBytes: try MappedFile(path: path).byteCount,
@@ -125,7 +126,9 @@ extension Conversions {
     var passes: [any Pass] = [RemoveUnreached()]
     if let dtype {
       passes.append(CastStorage(dtype))
-      if recipe.int8Roles.isEmpty, let plain = Recipes.all.first(where: { $0.name == dtype.shortName }) { recipe = plain }
+      if recipe.int8Roles.isEmpty, let plain = Recipes.all.first(where: { $0.name == dtype.shortName }) {
+        recipe = plain
+      }
     }
     let reports = try PassPipeline(passes).run(on: &graph)
     var report = try write(graph, of: input, recipe: recipe, to: path, overwrite: overwrite, progress: progress)
@@ -169,7 +172,8 @@ extension Conversions {
   ) throws -> ConversionReport {
     guard let model = input.model else {
       throw ConversionError(
-        .usage, "an artifact no longer has the checkpoint's tensors", expected: "an output that ends in .gguf", file: path)
+        .usage, "an artifact no longer has the checkpoint's tensors", expected: "an output that ends in .gguf",
+        file: path)
     }
     guard kept == .vision else {
       throw ConversionError(

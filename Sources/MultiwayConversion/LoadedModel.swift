@@ -51,6 +51,19 @@ public struct LoadedModel: Sendable {
     }
   }
 
+  /// The sizes of the model as text, for people.
+  public var hyperparameters: [(name: String, value: String)] {
+    switch file {
+    case .artifact(let artifact):
+      artifact.metadata.hyperparameters.map { parameter in
+        let value = parameter.value
+        let text = value.integer.map { String($0) } ?? value.string ?? value.number.map { String(Float($0)) }
+        return (parameter.key, text ?? (value.numbers ?? []).map { String(Float($0)) }.joined(separator: ", "))
+      }
+    case .checkpoint: (model?.hyperparameters ?? []).map { ($0.name, $0.value.description) }
+    }
+  }
+
   /// The tensors of the model as they are stored, under the names of the file's own layout.
   public var storedTensors: [StoredTensor] {
     switch file {
@@ -77,25 +90,32 @@ public struct LoadedModel: Sendable {
     }
   }
 
-  /// The metadata of an artifact that is made of this model by a recipe.
-  func metadata(recipe: Recipe) -> ArtifactMetadata {
+  /// The metadata of an artifact that holds `graph`, which a recipe made of this model. Sizes of a modality that is gone go too.
+  func metadata(of graph: Graph, recipe: Recipe) -> ArtifactMetadata {
+    var metadata = originalMetadata
+    metadata.recipe = recipe.json
+    metadata.certificate = nil
+    metadata.toolVersion = MultiwayVersion.current
+    for modality in [Modality.vision, .text] where !graph.constants.contains(where: { $0.modality == modality }) {
+      metadata.hyperparameters.removeAll { $0.key.hasPrefix(modality.rawValue + ".") }
+      if modality == .vision { metadata.preprocessing = nil }
+    }
+    return metadata
+  }
+
+  private var originalMetadata: ArtifactMetadata {
     switch file {
-    case .artifact(let artifact):
-      var metadata = artifact.metadata
-      metadata.recipe = recipe.json
-      metadata.certificate = nil
-      metadata.toolVersion = MultiwayVersion.current
-      return metadata
+    case .artifact(let artifact): return artifact.metadata
     case .checkpoint(let checkpoint):
       return ArtifactMetadata(
-        architecture: model?.architecture ?? "", name: summary, hyperparameters: hyperparameters,
-        preprocessing: model?.preprocessing?.json, recipe: recipe.json,
+        architecture: model?.architecture ?? "", name: summary, hyperparameters: artifactParameters,
+        preprocessing: model?.preprocessing?.json,
         sources: [ArtifactSource(path: checkpoint.path, byteCount: checkpoint.byteCount)],
         toolVersion: MultiwayVersion.current)
     }
   }
 
-  private var hyperparameters: [MultiwayArtifact.Hyperparameter] {
+  private var artifactParameters: [MultiwayArtifact.Hyperparameter] {
     var parameters = (model?.hyperparameters ?? []).map { name, value in
       switch value {
       case .integer(let number): Hyperparameter(name, .u32(UInt32(clamping: number)))

@@ -80,7 +80,8 @@ public enum Recipes {
     }
     let file = try MappedFile(path: nameOrPath)
     guard file.byteCount <= 1 << 20 else {
-      throw ConversionError(.recipe, "a recipe of \(file.byteCount) bytes", expected: "a small JSON file", file: nameOrPath)
+      throw ConversionError(
+        .recipe, "a recipe of \(file.byteCount) bytes", expected: "a small JSON file", file: nameOrPath)
     }
     do {
       return try Recipe(json: JSONParser.parse(file.bytes.array(of: UInt8.self)), file: nameOrPath)

@@ -74,3 +74,20 @@ extension RawSpan {
     return true
   }
 }
+
+/// Calls `body` with the bytes of an array.
+///
+/// Not `elements.span.bytes`: where that is inlined into another module, the optimiser of Swift 6.3.1 takes a temporary
+/// array for unread and drops its elements before the span's reader sees them.
+func withBytes<Element: BitwiseCopyable, R, E: Error>(
+  of elements: [Element], _ body: (RawSpan) throws(E) -> R
+) throws(E) -> R {
+  let result: Result<R, E> = unsafe elements.withUnsafeBytes { buffer in
+    do throws(E) {
+      return .success(try body(unsafe RawSpan(_unsafeBytes: buffer)))
+    } catch {
+      return .failure(error)
+    }
+  }
+  return try result.get()
+}

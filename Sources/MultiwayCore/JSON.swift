@@ -20,7 +20,9 @@ public enum JSONValue: Hashable, Sendable {
 public struct JSONObject: Hashable, Sendable, ExpressibleByDictionaryLiteral {
   /// The members in order.
   public private(set) var members: [(key: String, value: JSONValue)] = []
+  /// Where each key stands; only kept for objects of many members, as most objects of a large file have few.
   private var index: [String: Int] = [:]
+  private static let unindexedCount = 8
 
   /// Makes an empty object.
   public init() {}
@@ -32,16 +34,24 @@ public struct JSONObject: Hashable, Sendable, ExpressibleByDictionaryLiteral {
 
   /// The value of `key`; setting nil removes nothing and is ignored.
   public subscript(key: String) -> JSONValue? {
-    get { index[key].map { members[$0].value } }
+    get { position(of: key).map { members[$0].value } }
     set {
       guard let newValue else { return }
-      if let position = index[key] {
+      if let position = position(of: key) {
         members[position].value = newValue
-      } else {
-        index[key] = members.count
-        members.append((key, newValue))
+        return
+      }
+      members.append((key, newValue))
+      if !index.isEmpty {
+        index[key] = members.count - 1
+      } else if members.count > JSONObject.unindexedCount {
+        for (position, member) in members.enumerated() { index[member.key] = position }
       }
     }
+  }
+
+  private func position(of key: String) -> Int? {
+    index.isEmpty ? members.firstIndex { $0.key == key } : index[key]
   }
 
   /// Equal keys and values in the same order.
@@ -340,6 +350,8 @@ extension JSONValue {
       case "\n": text += "\\n"
       case "\r": text += "\\r"
       case "\t": text += "\\t"
+      case "\u{8}": text += "\\b"
+      case "\u{C}": text += "\\f"
       case _ where scalar.value < 0x20:
         let digits = String(scalar.value, radix: 16)
         text += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits

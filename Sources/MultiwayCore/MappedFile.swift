@@ -30,13 +30,7 @@ public struct TensorBytes: @unchecked Sendable {
 
   /// Copies an array of plain numbers into memory of its own, aligned to 64 bytes.
   public init<Element: BitwiseCopyable>(copying elements: [Element]) {
-    // Not through `Array.span`: the optimizer of Swift 6.3 drops the stores to an array that only a span reads.
-    let buffer = AlignedBuffer(byteCount: elements.count * MemoryLayout<Element>.stride)
-    unsafe elements.withUnsafeBytes { source in
-      guard let start = source.baseAddress else { return }
-      unsafe buffer.base.copyMemory(from: start, byteCount: source.count)
-    }
-    self = buffer.bytes
+    self = withBytes(of: elements) { TensorBytes(copying: $0) }
   }
 
   /// The bytes.

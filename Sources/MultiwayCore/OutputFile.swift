@@ -78,8 +78,7 @@ public struct OutputFile: ~Copyable {
   public mutating func write(_ bytes: borrowing RawSpan) throws(FileError) {
     if buffer.count + bytes.byteCount > OutputFile.bufferSize { try flush() }
     if bytes.byteCount >= OutputFile.bufferSize {
-      let failure: Int32 = unsafe bytes.withUnsafeBytes { unsafe OutputFile.writeAll(descriptor, $0) }
-      guard failure == 0 else { throw OutputFile.failed(path, failure) }
+      try OutputFile.writeAll(descriptor, bytes, path: path)
     } else {
       buffer.append(contentsOf: bytes.array)
     }
@@ -88,8 +87,7 @@ public struct OutputFile: ~Copyable {
 
   /// Appends the bytes of an array of plain numbers, in memory order (little-endian on every machine that we build for).
   public mutating func write<Element: BitwiseCopyable>(_ elements: [Element]) throws(FileError) {
-    let copy = TensorBytes(copying: elements)
-    try write(copy.span)
+    try withBytes(of: elements) { (bytes) throws(FileError) in try write(bytes) }
   }
 
   /// Appends zero bytes until the count is a multiple of `alignment`.
@@ -124,24 +122,27 @@ public struct OutputFile: ~Copyable {
 
   private mutating func flush() throws(FileError) {
     guard !buffer.isEmpty else { return }
-    let failure: Int32 = unsafe buffer.withUnsafeBytes { unsafe OutputFile.writeAll(descriptor, $0) }
-    guard failure == 0 else { throw OutputFile.failed(path, failure) }
+    try withBytes(of: buffer) { (bytes) throws(FileError) in
+      try OutputFile.writeAll(descriptor, bytes, path: path)
+    }
     buffer.removeAll(keepingCapacity: true)
   }
 
-  /// Writes all bytes; returns the error number, 0 if there was none.
-  private static func writeAll(_ descriptor: Int32, _ source: UnsafeRawBufferPointer) -> Int32 {
-    var done = 0
-    while done < source.count, let base = source.baseAddress {
-      let count = unsafe Glibc.write(descriptor, base + done, min(source.count - done, 1 << 30))
-      if count < 0 {
-        let code = errno
-        if code == EINTR { continue }
-        return code
+  private static func writeAll(_ descriptor: Int32, _ bytes: borrowing RawSpan, path: String) throws(FileError) {
+    let failure: Int32 = unsafe bytes.withUnsafeBytes { source in
+      var done = 0
+      while done < source.count, let base = source.baseAddress {
+        let count = unsafe Glibc.write(descriptor, base + done, min(source.count - done, 1 << 30))
+        if count < 0 {
+          let code = errno
+          if code == EINTR { continue }
+          return code
+        }
+        done += count
       }
-      done += count
+      return 0
     }
-    return 0
+    guard failure == 0 else { throw failed(path, failure) }
   }
 
   private static func syncFolder(of path: String) throws(FileError) {

@@ -12,6 +12,9 @@ extension Graph {
   /// The input that marks padded text tokens; it may be left out where nothing is padded.
   public static let paddingMaskName = "padding_mask"
 
+  /// How many problems an error lists before it counts the rest.
+  private static let listedProblems = 12
+
   /// Checks inputs against the graph and throws one error that lists all that is wrong with them: names, ranks, sizes, types, token
   /// ids outside the vocabulary, more tokens than positions, fewer than a pooling needs. A padding mask that is left out means that
   /// nothing is padded.
@@ -21,9 +24,11 @@ extension Graph {
     binder.checkCapacity()
     guard binder.problems.isEmpty else {
       let expected = self.inputs.map { "\(self[$0].name): \(self[$0].type)" }.joined(separator: ", ")
+      var lines = binder.problems.prefix(Graph.listedProblems).map { "\n    " + $0 }
+      let rest = binder.problems.count - lines.count
+      if rest > 0 { lines.append("\n    and \(rest) more") }
       throw GraphError(
-        .invalidInputs, "the inputs do not fit the model\n    " + binder.problems.joined(separator: "\n    "),
-        expected: expected)
+        .invalidInputs, "the inputs do not fit the model" + lines.joined(), expected: expected)
     }
     return BoundInputs(tensors: tensors, symbols: binder.symbols)
   }
@@ -38,7 +43,7 @@ private struct InputBinder {
 
   mutating func bind(_ inputs: [String: TensorValue]) -> [TensorValue] {
     let names = Set(graph.inputs.map { graph[$0].name })
-    for name in inputs.keys.sorted() where !names.contains(name) { problems.append("unexpected: \(name)") }
+    let unexpected = inputs.keys.sorted().filter { !names.contains($0) }
     var tensors: [TensorValue?] = []
     for id in graph.inputs {
       let value = graph[id]
@@ -49,6 +54,7 @@ private struct InputBinder {
       }
       tensors.append(bindShape(tensor, to: value) ? converted(tensor, value, id) : nil)
     }
+    problems += unexpected.map { "unexpected: \($0)" }
     return zip(graph.inputs, tensors).map { id, tensor in tensor ?? zeros(graph[id].type) }
   }
 

@@ -33,6 +33,7 @@ extension Graph: CustomStringConvertible {
     case .patchify(let size): ["size=\(size)"]
     case .addPositions(_, let firstRow): ["first_row=\(firstRow)"]
     case .layerNorm(_, _, let epsilon): ["epsilon=\(epsilon)"]
+    case .quantizedLinear(let linear): linear.groups > 1 ? ["groups=\(linear.groups)"] : []
     case .scale(let factor): ["by=\(factor)"]
     case .attention(let heads, let isPadded): ["heads=\(heads)"] + (isPadded ? ["padded"] : [])
     case .meanTokens(let first): ["first=\(first)"]

@@ -45,9 +45,9 @@ public enum Op: Hashable, Sendable {
 public struct QuantizedLinear: Hashable, Sendable {
   /// Int8 panels [⌈out/64⌉, ⌈in/4⌉, 64, 4].
   public var panels: ConstantID
-  /// fp32 scales [out].
+  /// fp32 scales [groups, out].
   public var scales: ConstantID
-  /// int32 sums [out].
+  /// int32 sums [groups, out].
   public var sums: ConstantID
   /// fp32 bias [out].
   public var bias: ConstantID?
@@ -55,10 +55,13 @@ public struct QuantizedLinear: Hashable, Sendable {
   public var inputs: Int
   /// The number of outputs.
   public var outputs: Int
+  /// The number of runs of equal length that the inputs are cut into, each with scales of its own.
+  public var groups: Int
 
   /// Names the constants.
   public init(
-    panels: ConstantID, scales: ConstantID, sums: ConstantID, bias: ConstantID?, inputs: Int, outputs: Int
+    panels: ConstantID, scales: ConstantID, sums: ConstantID, bias: ConstantID?, inputs: Int, outputs: Int,
+    groups: Int = 1
   ) {
     self.panels = panels
     self.scales = scales
@@ -66,6 +69,7 @@ public struct QuantizedLinear: Hashable, Sendable {
     self.bias = bias
     self.inputs = inputs
     self.outputs = outputs
+    self.groups = groups
   }
 }
 
@@ -131,7 +135,7 @@ extension Op {
       .quantizedLinear(
         QuantizedLinear(
           panels: transform(linear.panels), scales: transform(linear.scales), sums: transform(linear.sums),
-          bias: linear.bias.map(transform), inputs: linear.inputs, outputs: linear.outputs))
+          bias: linear.bias.map(transform), inputs: linear.inputs, outputs: linear.outputs, groups: linear.groups))
     default: self
     }
   }

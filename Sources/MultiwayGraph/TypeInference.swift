@@ -172,16 +172,29 @@ struct TypeInference {
   }
 
   private func quantizedLinear(_ linear: QuantizedLinear) throws(GraphError) -> ValueType {
-    guard linear.inputs > 0, linear.outputs > 0, linear.inputs <= 65536, linear.outputs <= 1 << 30 else {
-      throw fail("\(linear.outputs)×\(linear.inputs) int8 weights", expected: "1 to 65536 inputs")
+    guard linear.inputs > 0, linear.outputs > 0, linear.inputs <= 1 << 30, linear.outputs <= 1 << 30 else {
+      throw fail("\(linear.outputs)×\(linear.inputs) int8 weights", expected: "1 to 2³⁰ inputs and outputs")
+    }
+    // A longer group could overflow its int32 sum.
+    guard linear.groups > 0, linear.inputs % linear.groups == 0, linear.inputs / linear.groups <= 65536,
+      linear.groups == 1 || linear.inputs / linear.groups % QuantizedMatrix.panelInputs == 0
+    else {
+      throw fail(
+        "\(linear.inputs) inputs in \(linear.groups) groups", expected: "equal groups of at most 65536, multiples of 4")
     }
     let panels = try constant(linear.panels)
     let expected = QuantizedMatrix.panelShape(outputs: linear.outputs, inputs: linear.inputs)
     guard panels.data.dtype == .i8, panels.data.shape == expected else {
       throw fail("panels of \(panels.data.dtype.shortName)\(panels.data.shape)", expected: "i8\(expected)")
     }
-    try vector(linear.scales, .fixed(linear.outputs), dtype: .f32)
-    try vector(linear.sums, .fixed(linear.outputs), dtype: .i32)
+    for (id, dtype) in [(linear.scales, DType.f32), (linear.sums, .i32)] {
+      let factors = try constant(id)
+      guard factors.data.dtype == dtype, factors.data.shape == [linear.groups, linear.outputs] else {
+        throw fail(
+          "constant '\(factors.name)' is \(factors.data.dtype.shortName)\(factors.data.shape)",
+          expected: "\(dtype.shortName)[\(linear.groups), \(linear.outputs)]")
+      }
+    }
     return try self.linear(inputs: linear.inputs, outputs: linear.outputs, bias: linear.bias)
   }
 

@@ -5,9 +5,9 @@ public import MultiwayCore
 public struct QuantizedWeightPanels: Sendable {
   /// s8 in the layout of `Int8Weights.panels`.
   public var panels: TensorBytes
-  /// f32, one an output.
+  /// f32, [groups, outputs].
   public var scales: TensorBytes
-  /// i32, the sum of the s8 weights of each output.
+  /// i32, [groups, outputs]: the sum of the s8 weights.
   public var sums: TensorBytes
 }
 
@@ -20,25 +20,26 @@ public struct NarrowedFloats: Sendable {
 }
 
 extension KernelContext {
-  /// Quantizes f32 `weights` [outputs, inputs] symmetrically, −127…127, one scale an output: the largest magnitude / 127.
+  /// Quantizes f32 `weights` [outputs, inputs] symmetrically, −127…127, with one scale for each output and group of inputs: the
+  /// largest magnitude / 127.
   ///
   /// Column k is multiplied with `columnScales[k]` first, where they are given.
   /// Throws `.nonFinite` if a weight is NaN or infinite.
   public func quantizeWeightPanels(
-    _ weights: TensorBytes, outputs: Int, inputs: Int, columnScales: TensorBytes? = nil
+    _ weights: TensorBytes, outputs: Int, inputs: Int, groups: Int = 1, columnScales: TensorBytes? = nil
   ) throws(KernelError) -> QuantizedWeightPanels {
     precondition(weights.byteCount == product(outputs, inputs, 4), "the weights do not fill outputs × inputs")
-    precondition(inputs <= Int8Weights.maximumInputs, "int32 sums could overflow")
+    Int8Weights.check(inputs: inputs, groups: groups)
     defer { withExtendedLifetime((weights, columnScales)) {} }
     let source = unsafe weights.pointer(count: product(outputs, inputs), of: Float.self)
     let columns = unsafe columnScales?.pointer(count: inputs, of: Float.self)
     let panels = AlignedBuffer(byteCount: Int8Weights.panelByteCount(outputs: outputs, inputs: inputs))
-    let scales = AlignedBuffer(byteCount: outputs * 4)
-    let sums = AlignedBuffer(byteCount: outputs * 4)
+    let scales = AlignedBuffer(byteCount: groups * outputs * 4)
+    let sums = AlignedBuffer(byteCount: groups * outputs * 4)
     var broken = 0
     unsafe check(
       mwk_quantize_weight_panels(
-        pointer, outputs, inputs, source, columns, panels.mutablePointer(to: Int8.self),
+        pointer, outputs, inputs, groups, source, columns, panels.mutablePointer(to: Int8.self),
         scales.mutablePointer(to: Float.self), sums.mutablePointer(to: Int32.self), &broken))
     guard broken == 0 else {
       throw KernelError(

@@ -41,26 +41,39 @@ public struct Int8Weights: Sendable {
   public let inputs: Int
   /// s8, [⌈outputs/64⌉][⌈inputs/4⌉][64][4], zero padded.
   public let panels: TensorBytes
-  /// f32, one an output: weight ≈ scale · s8.
+  /// The number of runs of equal length that the inputs are cut into, each with its own scales.
+  public let groups: Int
+  /// f32, [groups, outputs]: weight ≈ scale · s8.
   public let scales: TensorBytes
-  /// i32, one an output: the sum of its s8 weights.
+  /// i32, [groups, outputs]: the sum of the s8 weights.
   public let sums: TensorBytes
 
   /// Outputs of one panel.
   public static let panelOutputs = 64
-  /// The most inputs whose int32 sums cannot overflow.
+  /// The most inputs of a group whose int32 sums cannot overflow.
   public static let maximumInputs = 1 << 16
 
   /// Checks the sizes; constants that are too small stop the program.
-  public init(outputs: Int, inputs: Int, panels: TensorBytes, scales: TensorBytes, sums: TensorBytes) {
-    precondition(inputs <= Self.maximumInputs, "int32 sums could overflow")
+  public init(
+    outputs: Int, inputs: Int, groups: Int = 1, panels: TensorBytes, scales: TensorBytes, sums: TensorBytes
+  ) {
+    Self.check(inputs: inputs, groups: groups)
     precondition(panels.byteCount >= Self.panelByteCount(outputs: outputs, inputs: inputs), "the panels are too small")
-    precondition(scales.byteCount >= product(outputs, 4) && sums.byteCount >= product(outputs, 4), "too few scales")
+    let scaleBytes = product(groups, outputs, 4)
+    precondition(scales.byteCount >= scaleBytes && sums.byteCount >= scaleBytes, "too few scales")
+    self.groups = groups
     self.outputs = outputs
     self.inputs = inputs
     self.panels = panels
     self.scales = scales
     self.sums = sums
+  }
+
+  /// Stops the program where inputs cannot be cut so: groups are equal, whole quads where there are several, and not too long.
+  static func check(inputs: Int, groups: Int) {
+    precondition(groups >= 1 && inputs % groups == 0, "the groups are not equal")
+    precondition(groups == 1 || inputs / groups % 4 == 0, "a group is not a multiple of 4")
+    precondition(inputs / groups <= maximumInputs, "int32 sums could overflow")
   }
 
   /// The bytes that the panels of a layer take.
@@ -134,18 +147,19 @@ extension KernelContext {
     let reach = extent(rows: rows, width: weights.outputs, stride: stride)
     precondition(
       !y.overlaps(x.values) && !y.overlaps(x.scales) && !y.overlaps(x.zeros), "the result overlaps its input")
-    let (q, scales, zeros) = unsafe arena.pointers(x, rows: rows, width: weights.inputs)
+    let (q, scales, zeros) = unsafe arena.pointers(x, rows: rows, width: weights.inputs, groups: weights.groups)
     var job = unsafe mwk_linear_i8_job()
     unsafe job.rows = rows
     unsafe job.inputs = weights.inputs
     unsafe job.outputs = weights.outputs
+    unsafe job.groups = weights.groups
     unsafe job.q = UnsafePointer(q)
     unsafe job.scale = UnsafePointer(scales)
     unsafe job.zero = UnsafePointer(zeros)
     unsafe job.panels = weights.panels.pointer(
       count: Int8Weights.panelByteCount(outputs: weights.outputs, inputs: weights.inputs), of: Int8.self)
-    unsafe job.weight_scale = weights.scales.pointer(count: weights.outputs, of: Float.self)
-    unsafe job.weight_sum = weights.sums.pointer(count: weights.outputs, of: Int32.self)
+    unsafe job.weight_scale = weights.scales.pointer(count: weights.groups * weights.outputs, of: Float.self)
+    unsafe job.weight_sum = weights.sums.pointer(count: weights.groups * weights.outputs, of: Int32.self)
     unsafe job.bias = epilogue.bias?.pointer(count: weights.outputs, of: Float.self)
     unsafe job.residual = epilogue.residual.map { unsafe UnsafePointer(arena.pointer($0, count: reach)) }
     unsafe job.activation = epilogue.activation.code

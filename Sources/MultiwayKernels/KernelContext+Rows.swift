@@ -5,9 +5,9 @@ public import MultiwayCore
 public struct QuantizedRows: Sendable, Hashable {
   /// The u8 values; rows are `QuantizedRows.stride(width:)` bytes apart.
   public var values: Region
-  /// One f32 a row.
+  /// One f32 a row, [groups, rows].
   public var scales: Region
-  /// One i32 a row.
+  /// One i32 a row, [groups, rows].
   public var zeros: Region
 
   /// Names the three regions.
@@ -36,22 +36,26 @@ extension KernelContext {
   }
 
   /// Quantizes each row of `x` [rows, width] to u8 with its own scale and zero point.
-  public func quantizeRows(_ arena: inout Arena, rows: Int, width: Int, x: Region, into y: QuantizedRows) {
-    let (q, scales, zeros) = unsafe arena.pointers(y, rows: rows, width: width)
+  /// A row is cut into `groups` runs of equal length, each with its own.
+  public func quantizeRows(
+    _ arena: inout Arena, rows: Int, width: Int, groups: Int = 1, x: Region, into y: QuantizedRows
+  ) {
+    let (q, scales, zeros) = unsafe arena.pointers(y, rows: rows, width: width, groups: groups)
     unsafe check(
-      mwk_quantize_rows(pointer, rows, width, arena.pointer(x, count: product(rows, width)), q, scales, zeros))
+      mwk_quantize_rows(pointer, rows, width, groups, arena.pointer(x, count: product(rows, width)), q, scales, zeros))
   }
 
   /// `layerNorm` and then `quantizeRows`, with the same bits, without storing the rows in between.
   public func layerNormQuantize(
-    _ arena: inout Arena, rows: Int, width: Int, x: Region, weight: TensorBytes?, bias: TensorBytes?, epsilon: Float,
+    _ arena: inout Arena, rows: Int, width: Int, groups: Int = 1, x: Region, weight: TensorBytes?, bias: TensorBytes?,
+    epsilon: Float,
     into y: QuantizedRows
   ) {
     defer { withExtendedLifetime((weight, bias)) {} }
-    let (q, scales, zeros) = unsafe arena.pointers(y, rows: rows, width: width)
+    let (q, scales, zeros) = unsafe arena.pointers(y, rows: rows, width: width, groups: groups)
     unsafe check(
       mwk_layer_norm_quantize(
-        pointer, rows, width, arena.pointer(x, count: product(rows, width)),
+        pointer, rows, width, groups, arena.pointer(x, count: product(rows, width)),
         weight?.pointer(count: width, of: Float.self), bias?.pointer(count: width, of: Float.self), epsilon, q, scales,
         zeros))
   }
@@ -67,12 +71,14 @@ extension KernelContext {
 extension Arena {
   /// The three checked addresses of quantized rows.
   @unsafe func pointers(
-    _ rows: QuantizedRows, rows count: Int, width: Int
+    _ rows: QuantizedRows, rows count: Int, width: Int, groups: Int
   ) -> (UnsafeMutablePointer<UInt8>, UnsafeMutablePointer<Float>, UnsafeMutablePointer<Int32>) {
+    Int8Weights.check(inputs: width, groups: groups)
     let stride = QuantizedRows.stride(width: width)
+    let scaleCount = product(groups, count)
     return unsafe (
-      pointer(rows.values, count: product(count, stride), of: UInt8.self), pointer(rows.scales, count: count),
-      pointer(rows.zeros, count: count, of: Int32.self)
+      pointer(rows.values, count: product(count, stride), of: UInt8.self), pointer(rows.scales, count: scaleCount),
+      pointer(rows.zeros, count: scaleCount, of: Int32.self)
     )
   }
 }

@@ -81,7 +81,8 @@ public struct ParityReport: Sendable {
     } else if accuracy == nil {
       text += " Answers were compared with each other, not with labels."
     } else if exampleCount < 10_000 {
-      text += " \(exampleCount) examples are enough for these gates, but too few to certify a loss of a few tenths of a point."
+      text +=
+        " \(exampleCount) examples are enough for these gates, but too few to certify a loss of a few tenths of a point."
     }
     return text
   }

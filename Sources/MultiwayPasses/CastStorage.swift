@@ -24,9 +24,16 @@ public struct CastStorage: Pass {
   /// Casts every floating-point matrix of the roles.
   public func run(on graph: inout Graph) -> PassStatistics {
     var statistics = PassStatistics()
+    // The scales of int8 layers have two dimensions too, but are no matrices of the model.
+    let scales = Set(
+      graph.nodes.compactMap { node -> ConstantID? in
+        if case .quantizedLinear(let linear) = node.op { return linear.scales }
+        return nil
+      })
     for index in graph.constants.indices {
       let constant = graph.constants[index]
-      guard constant.data.shape.rank == 2, constant.data.dtype.isFloatingPoint, constant.data.dtype != dtype,
+      guard constant.data.shape.rank == 2, !scales.contains(ConstantID(index)), constant.data.dtype.isFloatingPoint,
+        constant.data.dtype != dtype,
         roles?.contains(constant.role) ?? true
       else { continue }
       graph.constants[index].data = .cast(constant.data, dtype)

@@ -15,7 +15,8 @@ public struct FoldNorms: Pass {
   /// The pass's name.
   public static let name = "fold-norms"
   /// What it does.
-  public static let summary = "folds LayerNorm's bias, and as much of its weight as int8 is best with, into linear layers"
+  public static let summary =
+    "folds LayerNorm's bias, and as much of its weight as int8 is best with, into linear layers"
 
   /// What becomes of the weight.
   public enum WeightPolicy: String, CaseIterable, Hashable, Sendable {

@@ -1,7 +1,8 @@
 public import MultiwayCore
 public import MultiwayGraph
 
-/// Turns linear layers into int8: weights per output channel, symmetric; activations per token as they come.
+/// Turns linear layers into int8: weights per output channel, symmetric; activations per token as they come. Layers with many inputs are
+/// cut into groups of at most 768, each with scales of its own: a long row's largest element would make the steps of all the others coarse.
 ///
 ///     %y = linear %x, w, b     │   %y = quantized_linear %x, panels, scales, sums, b
 public struct QuantizeLinears: Pass {
@@ -27,13 +28,16 @@ public struct QuantizeLinears: Pass {
       let node = graph.nodes[position]
       guard case .linear(let weight, let bias) = node.op, let role = node.role, roles.contains(role) else { continue }
       let shape = graph[weight].data.shape
-      guard shape[1] <= 65536 else { continue }
+      let groups = QuantizedMatrix.groupCount(inputs: shape[1])
+      // Longer groups could overflow their int32 sums.
+      guard shape[1] / groups <= 65536 else { continue }
       // Layers that share a weight share its panels.
-      let parts = quantized[weight] ?? addConstants(for: weight, of: node, role, to: &graph)
+      let parts = quantized[weight] ?? addConstants(for: weight, groups, of: node, role, to: &graph)
       quantized[weight] = parts
       graph.nodes[position].op = .quantizedLinear(
         QuantizedLinear(
-          panels: parts[0], scales: parts[1], sums: parts[2], bias: bias, inputs: shape[1], outputs: shape[0]))
+          panels: parts[0], scales: parts[1], sums: parts[2], bias: bias, inputs: shape[1], outputs: shape[0],
+          groups: groups))
       statistics.rewrites += 1
     }
     guard statistics.rewrites > 0 else {
@@ -47,9 +51,9 @@ public struct QuantizeLinears: Pass {
 
   /// Adds panels, scales and sums of a weight.
   private func addConstants(
-    for weight: ConstantID, of node: Node, _ role: Role, to graph: inout Graph
+    for weight: ConstantID, _ groups: Int, of node: Node, _ role: Role, to graph: inout Graph
   ) -> [ConstantID] {
-    let matrix = QuantizedMatrix(graph[weight].data)
+    let matrix = QuantizedMatrix(graph[weight].data, groups: groups)
     let base = graph[weight].name
     let parts: [(String, QuantizedMatrix.Component)] = [(".int8", .panels), (".scale", .scales), (".sum", .sums)]
     return parts.map { suffix, component in

@@ -9,7 +9,7 @@ public struct ActivationStatistics: Sendable {
     public fileprivate(set) var meanSquares: [Double]
     /// A few tokens, evenly spaced.
     public fileprivate(set) var samples: [[Float]]
-    fileprivate var tokenCount: Int
+    fileprivate var exampleCount: Double
   }
 
   /// How many tokens of a value are kept as they are.
@@ -23,17 +23,19 @@ public struct ActivationStatistics: Sendable {
   /// The statistics of a value, nil where it was not seen.
   public subscript(name: String) -> Channels? { values[name] }
 
-  /// Adds tokens [tokens, width] of a value. The samples are those of the first call.
-  public mutating func add(_ elements: [Float], width: Int, of name: String) {
+  /// Adds tokens [tokens, width] of a value that come from so many examples. The samples are those of the last call.
+  ///
+  /// Examples are what counts, not tokens: those of one image look alike.
+  public mutating func add(_ elements: [Float], width: Int, of name: String, examples: Int) {
     let tokens = width == 0 ? 0 : elements.count / width
     guard tokens > 0 else { return }
     var channels =
       values[name]
       ?? Channels(
         means: [Double](repeating: 0, count: width), meanSquares: [Double](repeating: 0, count: width),
-        samples: Self.samples(elements, tokens: tokens, width: width), tokenCount: 0)
-    let total = Double(channels.tokenCount + tokens)
-    let weight = Double(channels.tokenCount) / total
+        samples: [], exampleCount: 0)
+    let total = channels.exampleCount + Double(examples)
+    let (oldWeight, newWeight) = (channels.exampleCount / total, Double(examples) / total / Double(tokens))
     var (sums, squares) = ([Double](repeating: 0, count: width), [Double](repeating: 0, count: width))
     for token in 0..<tokens {
       let start = token * width
@@ -44,10 +46,11 @@ public struct ActivationStatistics: Sendable {
       }
     }
     for channel in 0..<width {
-      channels.means[channel] = channels.means[channel] * weight + sums[channel] / total
-      channels.meanSquares[channel] = channels.meanSquares[channel] * weight + squares[channel] / total
+      channels.means[channel] = channels.means[channel] * oldWeight + sums[channel] * newWeight
+      channels.meanSquares[channel] = channels.meanSquares[channel] * oldWeight + squares[channel] * newWeight
     }
-    channels.tokenCount += tokens
+    channels.samples = Self.samples(elements, tokens: tokens, width: width)
+    channels.exampleCount = total
     values[name] = channels
   }
 

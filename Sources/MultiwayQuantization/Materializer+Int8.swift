@@ -12,7 +12,7 @@ extension Materializer {
     let (weights, columns) = try factors(of: matrix.weight)
     do throws(KernelError) {
       let tensors = try context.quantizeWeightPanels(
-        weights, outputs: outputs, inputs: inputs, columnScales: columns)
+        weights, outputs: outputs, inputs: inputs, groups: matrix.groups, columnScales: columns)
       quantized = (matrix, tensors)
       return tensors
     } catch {

@@ -36,7 +36,8 @@ public struct NormFolding {
   public init(weight: [Float], bias: [Float]?, channels: ActivationStatistics.Channels?) {
     self.weight = weight
     guard let channels, channels.means.count == weight.count else {
-      tokens = NormalSample.tokens(width: weight.count).map { token in zip(token, weight).map { $0 * $1 } }
+      var random = NormalNumbers(seed: 0)
+      tokens = (0..<ActivationStatistics.sampleCount).map { _ in weight.map { Float(random.next()) * $0 } }
       magnitudes = weight.map { Double(abs($0)) }
       return
     }
@@ -140,28 +141,6 @@ public struct NormFolding {
     var sum = 0.0
     for index in left.indices { sum += Double(left[index]) * Double(right[index]) }
     return sum
-  }
-}
-
-/// Standard normal values from a fixed seed: the sum of twelve uniform numbers less 6 needs no library function, so it is the same
-/// everywhere.
-private enum NormalSample {
-  static func tokens(width: Int) -> [[Float]] {
-    var state: UInt64 = 0x9E37_79B9_7F4A_7C15
-    func uniform() -> Double {
-      state &+= 0x9E37_79B9_7F4A_7C15
-      var bits = state
-      bits = (bits ^ (bits >> 30)) &* 0xBF58_476D_1CE4_E5B9
-      bits = (bits ^ (bits >> 27)) &* 0x94D0_49BB_1331_11EB
-      return Double((bits ^ (bits >> 31)) >> 11) * 0x1p-53
-    }
-    return (0..<ActivationStatistics.sampleCount).map { _ in
-      (0..<width).map { _ in
-        var sum = -6.0
-        for _ in 0..<12 { sum += uniform() }
-        return Float(sum)
-      }
-    }
   }
 }
 

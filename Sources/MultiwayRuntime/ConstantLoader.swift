@@ -54,7 +54,8 @@ struct ConstantLoader {
     let scales = try bytes(of: graph[linear.scales].data)
     let sums = try bytes(of: graph[linear.sums].data)
     return Int8Weights(
-      outputs: linear.outputs, inputs: linear.inputs, panels: aligned(panels, to: 64), scales: aligned(scales, to: 4),
+      outputs: linear.outputs, inputs: linear.inputs, groups: linear.groups, panels: aligned(panels, to: 64),
+      scales: aligned(scales, to: 4),
       sums: aligned(sums, to: 4))
   }
 

@@ -28,7 +28,9 @@ struct MemoryPlan: Sendable {
       shapes.append(shape)
       sizes.append(size)
     }
-    guard let (offsets, byteCount) = MemoryPlan.place(sizes, lifetimes: MemoryPlan.lifetimes(program)) else { return nil }
+    guard let (offsets, byteCount) = MemoryPlan.place(sizes, lifetimes: MemoryPlan.lifetimes(program)) else {
+      return nil
+    }
     self.shapes = shapes
     self.offsets = offsets
     self.sizes = sizes
@@ -42,11 +44,13 @@ struct MemoryPlan: Sendable {
   }
 
   /// The parts of a quantized buffer relative to its start: values, then scales, then zero points.
-  static func quantizedParts(rows: Int, width: Int) -> (rowBytes: Int, scales: Int, zeros: Int, end: Int) {
+  static func quantizedParts(
+    rows: Int, width: Int, groups: Int
+  ) -> (rowBytes: Int, scales: Int, zeros: Int, end: Int) {
     let rowBytes = (width + 3) / 4 * 4
     let scales = aligned(rows * rowBytes)
-    let zeros = scales + aligned(rows * 4)
-    return (rowBytes, scales, zeros, zeros + rows * 4)
+    let zeros = scales + aligned(groups * rows * 4)
+    return (rowBytes, scales, zeros, zeros + groups * rows * 4)
   }
 
   private static func aligned(_ size: Int) -> Int { (size + alignment - 1) / alignment * alignment }
@@ -65,9 +69,9 @@ struct MemoryPlan: Sendable {
     guard shape.elementCount < 1 << 40 else { return nil }
     switch buffer.kind {
     case .elements: return aligned(shape.byteCount(of: buffer.type.dtype) ?? 0)
-    case .quantizedTokens:
+    case .quantizedTokens(let groups):
       let rows = shape.elementCount / max(1, shape.last)
-      return aligned(quantizedParts(rows: rows, width: shape.last).end)
+      return aligned(quantizedParts(rows: rows, width: shape.last, groups: groups).end)
     }
   }
 

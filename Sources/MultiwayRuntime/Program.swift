@@ -12,8 +12,8 @@ struct Buffer: Sendable {
   enum Kind: Sendable {
     /// The elements of a value.
     case elements
-    /// A value quantized per token: bytes, scales and zero points.
-    case quantizedTokens
+    /// A value quantized per token and group: bytes, scales and zero points.
+    case quantizedTokens(groups: Int)
   }
 
   var kind: Kind
@@ -37,8 +37,8 @@ struct Step: Sendable {
     case addPositions(table: TensorBytes, rows: Int, firstRow: Int)
     case zeroPadding
     case layerNorm(NormConstants)
-    case layerNormQuantize(NormConstants)
-    case quantize
+    case layerNormQuantize(NormConstants, groups: Int)
+    case quantize(groups: Int)
     case linear(FloatWeights, FusedEpilogue)
     case quantizedLinear(Int8Weights, FusedEpilogue)
     case scale(by: Float)
@@ -86,6 +86,12 @@ struct Program: Sendable {
   }
 }
 
+/// A value as some layers want it quantized.
+private struct GroupedValue: Hashable {
+  var value: ValueID
+  var groups: Int
+}
+
 private struct ProgramBuilder {
   let graph: Graph
   private let consumers: [[Int]]
@@ -93,7 +99,7 @@ private struct ProgramBuilder {
   private let outputs: Set<ValueID>
   /// Nodes that another node's step does.
   private var absorbed: Set<Int> = []
-  private var quantized: [ValueID: BufferID] = [:]
+  private var quantized: [GroupedValue: BufferID] = [:]
   private var bufferOfValue: [ValueID: BufferID] = [:]
   private var jointMasks: [ValueID: BufferID] = [:]
   private var constants: ConstantLoader
@@ -167,7 +173,9 @@ private struct ProgramBuilder {
       absorbed.insert(position)
     case .layerNorm:
       let readers = consumers[node.outputs[0].index]
-      guard !outputs.contains(node.outputs[0]), !readers.isEmpty, readers.allSatisfy({ isQuantized($0) }) else { return }
+      guard !outputs.contains(node.outputs[0]), !readers.isEmpty, readers.allSatisfy({ isQuantized($0) }) else {
+        return
+      }
       absorbed.insert(position)
     default: return
     }
@@ -220,7 +228,9 @@ private struct ProgramBuilder {
       var epilogue = FusedEpilogue(bias: try linear.bias.map { try constants.vector($0) })
       let (residual, result) = fuse(into: &epilogue, node, position)
       let operation = Step.Operation.quantizedLinear(try constants.int8(linear), epilogue)
-      add(operation, reads: [try quantizedBuffer(of: node.inputs[0])] + residual, writes: [buffer(of: result)])
+      add(
+        operation, reads: [try quantizedBuffer(of: node.inputs[0], groups: linear.groups)] + residual,
+        writes: [buffer(of: result)])
     case .attention(let heads, let isPadded): emitAttention(node, heads: heads, isPadded: isPadded)
     case .patchify(let size): emit(node, .patchify(size: size))
     case .embedding(let table): emit(node, .embedding(try constants.matrix(table)))
@@ -268,23 +278,27 @@ private struct ProgramBuilder {
       epilogue.activation = .gelu
       return ([], graph.nodes[next].outputs[0])
     }
-    guard let (linear, residual) = residualLinear(graph.nodes[next], next), linear == position else { return ([], result) }
+    guard let (linear, residual) = residualLinear(graph.nodes[next], next), linear == position else {
+      return ([], result)
+    }
     epilogue.addsResidual = true
     return ([buffer(of: residual)], graph.nodes[next].outputs[0])
   }
 
   /// The quantized tokens of a value, made once for all layers that read it.
-  private mutating func quantizedBuffer(of value: ValueID) throws -> BufferID {
-    if let id = quantized[value] { return id }
-    let id = addBuffer(.quantizedTokens, graph[value].type)
-    quantized[value] = id
+  private mutating func quantizedBuffer(of value: ValueID, groups: Int) throws -> BufferID {
+    let key = GroupedValue(value: value, groups: groups)
+    if let id = quantized[key] { return id }
+    let id = addBuffer(.quantizedTokens(groups: groups), graph[value].type)
+    quantized[key] = id
     if let producer = producers[value.index], absorbed.contains(producer),
       case .layerNorm(let weight, let bias, let epsilon) = graph.nodes[producer].op
     {
       let source = buffer(of: graph.nodes[producer].inputs[0])
-      add(.layerNormQuantize(try constants.norm(weight, bias, epsilon)), reads: [source], writes: [id])
+      let norm = try constants.norm(weight, bias, epsilon)
+      add(.layerNormQuantize(norm, groups: groups), reads: [source], writes: [id])
     } else {
-      add(.quantize, reads: [buffer(of: value)], writes: [id])
+      add(.quantize(groups: groups), reads: [buffer(of: value)], writes: [id])
     }
     return id
   }

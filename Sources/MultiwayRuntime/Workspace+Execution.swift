@@ -56,14 +56,14 @@ extension Workspace {
     return Region(byteOffset: plan.offsets[index], byteCount: plan.sizes[index])
   }
 
-  private func quantizedRows(_ buffer: BufferID) -> QuantizedRows {
+  private func quantizedRows(_ buffer: BufferID, groups: Int) -> QuantizedRows {
     let start = plan.offsets[buffer.index]
     let rows = plan.rows(buffer)
-    let parts = MemoryPlan.quantizedParts(rows: rows, width: plan.shapes[buffer.index].last)
+    let parts = MemoryPlan.quantizedParts(rows: rows, width: plan.shapes[buffer.index].last, groups: groups)
     return QuantizedRows(
       values: Region(byteOffset: start, byteCount: rows * parts.rowBytes),
-      scales: Region(byteOffset: start + parts.scales, byteCount: rows * 4),
-      zeros: Region(byteOffset: start + parts.zeros, byteCount: rows * 4))
+      scales: Region(byteOffset: start + parts.scales, byteCount: groups * rows * 4),
+      zeros: Region(byteOffset: start + parts.zeros, byteCount: groups * rows * 4))
   }
 
   private func epilogue(_ fused: FusedEpilogue, _ step: Step) -> Epilogue {
@@ -83,18 +83,21 @@ extension Workspace {
         &arena, rows: rows, x: region(input), weights: weights, epilogue: epilogue(fused, step), into: region(output))
     case .quantizedLinear(let weights, let fused):
       context.linear(
-        &arena, rows: rows, x: quantizedRows(input), weights: weights, epilogue: epilogue(fused, step),
+        &arena, rows: rows, x: quantizedRows(input, groups: weights.groups), weights: weights,
+        epilogue: epilogue(fused, step),
         into: region(output))
     case .layerNorm(let norm):
       context.layerNorm(
         &arena, rows: rows, width: width, x: region(input), weight: norm.weight, bias: norm.bias, epsilon: norm.epsilon,
         into: region(output))
-    case .layerNormQuantize(let norm):
+    case .layerNormQuantize(let norm, let groups):
       context.layerNormQuantize(
-        &arena, rows: rows, width: width, x: region(input), weight: norm.weight, bias: norm.bias, epsilon: norm.epsilon,
-        into: quantizedRows(output))
-    case .quantize:
-      context.quantizeRows(&arena, rows: rows, width: width, x: region(input), into: quantizedRows(output))
+        &arena, rows: rows, width: width, groups: groups, x: region(input), weight: norm.weight, bias: norm.bias,
+        epsilon: norm.epsilon,
+        into: quantizedRows(output, groups: groups))
+    case .quantize(let groups):
+      context.quantizeRows(
+        &arena, rows: rows, width: width, groups: groups, x: region(input), into: quantizedRows(output, groups: groups))
     case .attention(let heads, let streams, let isPadded, let scale):
       attend(step, context, heads: heads, streams: streams, isPadded: isPadded, scale: scale)
     case .joinMask(let firstTokens): joinMask(step, firstTokens)
@@ -138,11 +141,13 @@ extension Workspace {
     switch step.operation {
     case .patchify(let size):
       context.patchify(
-        &arena, images: input[0], channels: input[1], height: input[2], width: input[3], patch: size, x: from, into: into)
+        &arena, images: input[0], channels: input[1], height: input[2], width: input[3], patch: size, x: from,
+        into: into)
     case .embedding(let table):
       let ids = arena.read(from, as: Int64.self).prefix(input.elementCount).map { Int($0) }
       context.gatherRows(
-        &arena, table: table.bytes, type: table.type, tableRows: table.outputs, width: table.inputs, ids: ids, into: into)
+        &arena, table: table.bytes, type: table.type, tableRows: table.outputs, width: table.inputs, ids: ids,
+        into: into)
     case .prependToken(let token):
       for example in 0..<output[0] {
         arena.write(token, at: into.dropping(elements: example * output[1] * output[2]))

@@ -81,8 +81,8 @@ struct SmallModel {
     let x = graph.addInput("x", ValueType(.f32, [1, 6]))
     let linear = QuantizedLinear(
       panels: SmallModel.constant("p", [1, 2, 64, 4], .head, .shared, dtype: .i8, in: &graph),
-      scales: SmallModel.constant("s", [3], .head, .shared, in: &graph),
-      sums: SmallModel.constant("z", [3], .head, .shared, dtype: .i32, in: &graph), bias: nil, inputs: 6, outputs: 3)
+      scales: SmallModel.constant("s", [1, 3], .head, .shared, in: &graph),
+      sums: SmallModel.constant("z", [1, 3], .head, .shared, dtype: .i32, in: &graph), bias: nil, inputs: 6, outputs: 3)
     _ = try graph.add(.quantizedLinear(linear), x, name: "y", modality: .shared)
     #expect(graph.parameterCount == 18)
   }

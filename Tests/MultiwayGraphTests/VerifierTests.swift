@@ -116,12 +116,13 @@ import Testing
   }
 
   private func quantized(
-    _ model: inout SmallModel, panels: Shape = [1, 3, 64, 4], scales: DType = .f32, sums: Shape = [5], inputs: Int = 12,
-    outputs: Int = 5
+    _ model: inout SmallModel, panels: Shape = [1, 3, 64, 4], scales: DType = .f32, sums: Shape = [1, 5],
+    inputs: Int = 12,
+    outputs: Int = 5, groups: Int = 1
   ) -> (op: Op, inputs: [ValueID]) {
     let linear = QuantizedLinear(
-      panels: constant(panels, .i8, &model), scales: constant([5], scales, &model), sums: constant(sums, .i32, &model),
-      bias: ConstantID(2), inputs: inputs, outputs: outputs)
+      panels: constant(panels, .i8, &model), scales: constant([groups, 5], scales, &model),
+      sums: constant(sums, .i32, &model), bias: ConstantID(2), inputs: inputs, outputs: outputs, groups: groups)
     return (.quantizedLinear(linear), [model.words])
   }
 
@@ -130,11 +131,15 @@ import Testing
     let (op, inputs) = quantized(&model)
     let id = try model.graph.add(op, inputs, names: ["int8"], modality: .shared)[0]
     #expect(model.graph[id].type.description == "f32[batch, text_tokens, 5]")
+    let (grouped, same) = quantized(&model, sums: [3, 5], groups: 3)
+    _ = try model.graph.add(grouped, same, names: ["grouped"], modality: .shared)
     try expectMisfit("i8[1, 3, 64, 4]") { quantized(&$0, panels: [1, 2, 64, 4]) }
-    try expectMisfit("f32[5]") { quantized(&$0, scales: .f16) }
-    try expectMisfit("i32[5]") { quantized(&$0, sums: [6]) }
-    try expectMisfit("1 to 65536 inputs") { quantized(&$0, inputs: 65537) }
-    try expectMisfit("1 to 65536 inputs") { quantized(&$0, outputs: 0) }
+    try expectMisfit("f32[1, 5]") { quantized(&$0, scales: .f16) }
+    try expectMisfit("i32[1, 5]") { quantized(&$0, sums: [5]) }
+    try expectMisfit("at most 65536") { quantized(&$0, inputs: 65540) }
+    try expectMisfit("1 to 2³⁰ inputs and outputs") { quantized(&$0, outputs: 0) }
+    try expectMisfit("i32[3, 5]") { quantized(&$0, groups: 3) }
+    try expectMisfit("multiples of 4") { quantized(&$0, sums: [2, 5], groups: 2) }
     try expectMisfit("a last dimension of 11") { quantized(&$0, inputs: 11) }
   }
 

@@ -7,12 +7,14 @@ import Testing
 struct Int8Case: CustomTestStringConvertible {
   var rows: Int, inputs: Int, outputs: Int
   var extreme = false
+  var groups = 1
   var q: [UInt8] = [], weights: [[Int8]] = []
 
-  var testDescription: String { "\(rows)×\(inputs)→\(outputs)\(extreme ? " extreme" : "")" }
+  var testDescription: String { "\(rows)×\(inputs)→\(outputs) in \(groups)\(extreme ? " extreme" : "")" }
 
-  init(_ rows: Int, _ inputs: Int, _ outputs: Int, extreme: Bool = false) {
+  init(_ rows: Int, _ inputs: Int, _ outputs: Int, groups: Int = 1, extreme: Bool = false) {
     (self.rows, self.inputs, self.outputs, self.extreme) = (rows, inputs, outputs, extreme)
+    self.groups = groups
     var numbers = Numbers(seed: rows * 31 + inputs * 7 + outputs)
     let stride = QuantizedRows.stride(width: inputs)
     q = extreme ? Array(repeating: 255, count: rows * stride) : numbers.bytes(rows * stride)
@@ -30,10 +32,17 @@ struct Int8Case: CustomTestStringConvertible {
     }
     return panels
   }
-  var sums: [Int32] { weights.map { $0.reduce(Int32(0)) { $0 + Int32($1) } } }
-  var scales: [Float] { (0..<rows).map { 0.001 * Float($0 + 1) } }
-  var zeros: [Int32] { (0..<rows).map { Int32($0 * 37 % 256) } }
-  var weightScales: [Float] { (0..<outputs).map { 0.002 + 0.0001 * Float($0) } }
+  func range(_ group: Int) -> Range<Int> { inputs / groups * group..<inputs / groups * (group + 1) }
+  var sums: [Int32] {
+    var sums: [Int32] = []
+    for group in 0..<groups {
+      for row in weights { sums.append(row[range(group)].reduce(Int32(0)) { $0 + Int32($1) }) }
+    }
+    return sums
+  }
+  var scales: [Float] { (0..<groups * rows).map { 0.001 * Float($0 + 1) } }
+  var zeros: [Int32] { (0..<groups * rows).map { Int32($0 * 37 % 256) } }
+  var weightScales: [Float] { (0..<groups * outputs).map { 0.002 + 0.0001 * Float($0) } }
   var bias: [Float] { (0..<outputs).map { Float($0 % 17) * 0.1 - 0.8 } }
   var residual: [Float] { (0..<(rows * outputs)).map { Float($0 % 29) * 0.05 - 0.7 } }
 
@@ -43,7 +52,8 @@ struct Int8Case: CustomTestStringConvertible {
     let (ws, wsum, b) = (GuardedBuffer(weightScales), GuardedBuffer(sums), GuardedBuffer(bias))
     let (r, y) = (GuardedBuffer(residual), GuardedBuffer<Float>(count: rows * outputs))
     var job = unsafe mwk_linear_i8_job(
-      rows: rows, inputs: inputs, outputs: outputs, q: q.pointer, scale: s.pointer, zero: z.pointer, panels: p.pointer,
+      rows: rows, inputs: inputs, outputs: outputs, groups: groups, q: q.pointer, scale: s.pointer, zero: z.pointer,
+      panels: p.pointer,
       weight_scale: ws.pointer, weight_sum: wsum.pointer, bias: withBias ? UnsafePointer(b.pointer) : nil,
       residual: withResidual ? UnsafePointer(r.pointer) : nil,
       activation: gelu ? mwk_activation_gelu : mwk_activation_none, y: y.pointer, y_stride: outputs)
@@ -58,10 +68,14 @@ struct Int8Case: CustomTestStringConvertible {
     var y: [Float] = []
     for r in 0..<rows {
       for o in 0..<outputs {
-        var sum: Int64 = 0
-        for i in 0..<inputs { sum += (Int64(q[r * stride + i]) - Int64(zeros[r])) * Int64(weights[o][i]) }
-        let (t, s) = (Float(Int32(sum)), scales[r] * weightScales[o])
-        let v = withBias ? bias[o].addingProduct(t, s) : t * s
+        var v: Float = 0
+        for group in 0..<groups {
+          var sum: Int64 = 0
+          let zero = Int64(zeros[group * rows + r])
+          for i in range(group) { sum += (Int64(q[r * stride + i]) - zero) * Int64(weights[o][i]) }
+          let (t, s) = (Float(Int32(sum)), scales[group * rows + r] * weightScales[group * outputs + o])
+          v = group == 0 ? (withBias ? bias[o].addingProduct(t, s) : t * s) : t * s + v
+        }
         y.append(withResidual ? v + residual[r * outputs + o] : v)
       }
     }
@@ -72,7 +86,8 @@ struct Int8Case: CustomTestStringConvertible {
 @Suite struct LinearInt8Tests {
   static let cases = [
     Int8Case(0, 8, 8), Int8Case(1, 1, 1), Int8Case(2, 3, 63), Int8Case(5, 4, 64), Int8Case(6, 5, 65),
-    Int8Case(7, 88, 100), Int8Case(13, 17, 129), Int8Case(3, 0, 5),
+    Int8Case(7, 88, 100), Int8Case(13, 17, 129), Int8Case(3, 0, 5), Int8Case(7, 16, 65, groups: 2),
+    Int8Case(13, 36, 130, groups: 3),
   ]
 
   @Test(arguments: cases) func variantsAgreeWithTheDefinition(layer: Int8Case) {
@@ -89,7 +104,9 @@ struct Int8Case: CustomTestStringConvertible {
     #expect(y == layer.reference(bias: false, residual: false).bits)
   }
 
-  @Test(arguments: [Int8Case(197, 768, 192), Int8Case(197, 256, 768), Int8Case(50, 3072, 64)])
+  @Test(arguments: [
+    Int8Case(197, 768, 192), Int8Case(197, 256, 768), Int8Case(50, 3072, 64), Int8Case(50, 3072, 64, groups: 4),
+  ])
   func modelShapes(layer: Int8Case) {
     checkVariants { layer.run($0, bias: true, residual: true, gelu: true).bits }
   }
@@ -132,7 +149,8 @@ struct Int8Case: CustomTestStringConvertible {
       let scales = columns.map { GuardedBuffer($0) }
       var broken = 0
       unsafe _ = mwk_quantize_weight_panels(
-        context.pointer, outputs, inputs, source.pointer, scales?.pointer, panels.pointer, scale.pointer, sum.pointer,
+        context.pointer, outputs, inputs, 1, source.pointer, scales?.pointer, panels.pointer, scale.pointer,
+        sum.pointer,
         &broken)
       #expect(broken == 0)
       return panels.values.map { UInt32(bitPattern: Int32($0)) } + scale.values.bits
@@ -155,6 +173,36 @@ struct Int8Case: CustomTestStringConvertible {
       sums.append(UInt32(bitPattern: sum))
     }
     #expect(result == panels + scales.bits + sums)
+  }
+
+  /// Weights in groups are as many matrices of a group's width; their panels lie one after the other in each panel.
+  @Test(arguments: [(65, 16, 2), (130, 36, 3)]) func groupsAreMatricesOfTheirOwn(
+    outputs: Int, inputs: Int, groups: Int
+  ) throws {
+    var numbers = Numbers(seed: outputs)
+    let w = numbers.floats(outputs * inputs)
+    let columns = numbers.floats(inputs).map { $0 + 1.5 }
+    let context = try KernelContext(threads: 2)
+    let whole = try context.quantizeWeightPanels(
+      TensorBytes(copying: w), outputs: outputs, inputs: inputs, groups: groups,
+      columnScales: TensorBytes(copying: columns))
+    let panels = whole.panels.array(of: Int8.self)
+    let part = inputs / groups
+    for g in 0..<groups {
+      var slice: [Float] = []
+      for o in 0..<outputs {
+        for i in 0..<part { slice.append(w[o * inputs + g * part + i] * columns[g * part + i]) }
+      }
+      let own = try context.quantizeWeightPanels(TensorBytes(copying: slice), outputs: outputs, inputs: part)
+      let range = g * outputs..<(g + 1) * outputs
+      #expect(own.scales.array(of: Float.self) == Array(whole.scales.array(of: Float.self)[range]))
+      #expect(own.sums.array(of: Int32.self) == Array(whole.sums.array(of: Int32.self)[range]))
+      let ownPanels = own.panels.array(of: Int8.self)
+      for p in 0..<(outputs + 63) / 64 {
+        let start = (p * inputs + g * part) * 64
+        #expect(panels[start..<start + part * 64] == ownPanels[p * part * 64..<(p + 1) * part * 64])
+      }
+    }
   }
 
   @Test(arguments: [Float.nan, .infinity, -.infinity]) func aWeightThatIsNotFiniteIsRefused(value: Float) throws {

@@ -27,12 +27,14 @@ import Testing
     return output.values
   }
 
-  static func quantize(_ context: RawContext, _ x: [Float], width: Int) -> ([UInt8], [Float], [Int32]) {
+  static func quantize(
+    _ context: RawContext, _ x: [Float], width: Int, groups: Int = 1
+  ) -> ([UInt8], [Float], [Int32]) {
     let input = GuardedBuffer(x)
     let q = GuardedBuffer<UInt8>(count: rows * QuantizedRows.stride(width: width))
-    let (scale, zero) = (GuardedBuffer<Float>(count: rows), GuardedBuffer<Int32>(count: rows))
+    let (scale, zero) = (GuardedBuffer<Float>(count: groups * rows), GuardedBuffer<Int32>(count: groups * rows))
     unsafe _ = mwk_quantize_rows(
-      context.pointer, rows, width, input.pointer, q.pointer, scale.pointer, zero.pointer)
+      context.pointer, rows, width, groups, input.pointer, q.pointer, scale.pointer, zero.pointer)
     return (q.values, scale.values, zero.values)
   }
 
@@ -69,6 +71,34 @@ import Testing
     }
   }
 
+  static func bits(_ quantized: ([UInt8], [Float], [Int32])) -> [UInt32] {
+    var bits = quantized.0.map { UInt32($0) }
+    bits += quantized.1.bits
+    bits += quantized.2.map { UInt32(bitPattern: $0) }
+    return bits
+  }
+
+  /// A row in groups is as many rows of a group's width, but for where their values lie.
+  @Test(arguments: [(8, 2), (12, 3), (768, 3), (3072, 4)]) func groupsAreRowsOfTheirOwn(width: Int, groups: Int) {
+    let x = Self.input(width)
+    let part = width / groups
+    let result = checkVariants { Self.bits(Self.quantize($0, x, width: width, groups: groups)) }
+    let context = RawContext(.best)
+    var q = [UInt8](repeating: 0, count: x.count)
+    var (scale, zero): ([Float], [Int32]) = ([], [])
+    for g in 0..<groups {
+      var slice: [Float] = []
+      for r in 0..<Self.rows { slice += x[(r * width + g * part)..<(r * width + (g + 1) * part)] }
+      let own = Self.quantize(context, slice, width: part)
+      scale += own.1
+      zero += own.2
+      for r in 0..<Self.rows {
+        for i in 0..<part { q[r * width + g * part + i] = own.0[r * part + i] }
+      }
+    }
+    #expect(result == Self.bits((q, scale, zero)))
+  }
+
   @Test(arguments: lengths) func fusedNormalizationGivesTheSameBits(width: Int) {
     var numbers = Numbers(seed: width + 1)
     let (weight, bias, x) = (numbers.floats(width), numbers.floats(width), Self.input(width))
@@ -82,7 +112,7 @@ import Testing
       let q = GuardedBuffer<UInt8>(count: Self.rows * QuantizedRows.stride(width: width))
       let (scale, zero) = (GuardedBuffer<Float>(count: Self.rows), GuardedBuffer<Int32>(count: Self.rows))
       unsafe _ = mwk_layer_norm_quantize(
-        context.pointer, Self.rows, width, input.pointer, w.pointer, b.pointer, 1e-5, q.pointer, scale.pointer,
+        context.pointer, Self.rows, width, 1, input.pointer, w.pointer, b.pointer, 1e-5, q.pointer, scale.pointer,
         zero.pointer)
       return q.values.map(UInt32.init) + scale.values.bits + zero.values.map { UInt32(bitPattern: $0) }
     }

@@ -118,7 +118,7 @@ private struct Samples {
     let folded = TensorExpression.cast(.columnsScaled(samples.matrix, by: samples.scales), .f16)
     #expect(folded.sources.map(\.shape) == [[Samples.rows, Samples.columns], [Samples.columns]])
     let sums = TensorExpression.quantized(QuantizedMatrix(folded), .sums)
-    #expect(sums.sources.count == 2 && sums.dtype == .i32 && sums.shape == [Samples.rows])
+    #expect(sums.sources.count == 2 && sums.dtype == .i32 && sums.shape == [1, Samples.rows])
   }
 
   @Test func castsThatOverflowAreRefused() throws {
@@ -199,7 +199,7 @@ private struct Samples {
       _ = try materializer.bytes(of: .quantized(matrix, .scales))
     } throws: { error in
       guard let error = error as? QuantizationError else { return false }
-      return error.code == .nonFinite && error.diagnosis.tensor == "w" && error.description.contains("channel 1")
+      return error.code == .nonFinite && error.diagnosis.tensor == "w" && error.description.contains("1 of 2 rows")
     }
   }
 }

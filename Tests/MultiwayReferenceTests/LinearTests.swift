@@ -37,20 +37,21 @@ import Testing
 
   /// A quantized layer whose matrix becomes whole numbers: every row holds a 127, so that the scale is 1.
   private func quantizedGraph(
-    _ weights: [Float], outputs: Int, inputs: Int, x: [Float], bias: [Float]?
+    _ weights: [Float], outputs: Int, inputs: Int, groups: Int = 1, x: [Float], bias: [Float]?
   ) throws -> TensorValue {
     var small = SmallGraph()
     let rows = x.count / inputs
     let tokens = small.floats("x", [rows, inputs], x)
     let matrix = QuantizedMatrix(
-      .stored(StoredTensor(name: "w", dtype: .f32, shape: [outputs, inputs], elements: weights)))
+      .stored(StoredTensor(name: "w", dtype: .f32, shape: [outputs, inputs], elements: weights)), groups: groups)
     let ids = QuantizedMatrix.Component.allCases.map { component in
       small.graph.addConstant(
         Constant(name: component.rawValue, role: .head, modality: .shared, data: .quantized(matrix, component)))
     }
     let offset = bias.map { small.constant("bias", [outputs], $0) }
     let linear = QuantizedLinear(
-      panels: ids[0], scales: ids[1], sums: ids[2], bias: offset, inputs: inputs, outputs: outputs)
+      panels: ids[0], scales: ids[1], sums: ids[2], bias: offset, inputs: inputs, outputs: outputs,
+      groups: groups)
     return try small.run(try small.add(.quantizedLinear(linear), tokens))[0]
   }
 
@@ -61,6 +62,17 @@ import Testing
       [127, 1, 2, 127, -127, 5], outputs: 2, inputs: 3, x: x, bias: [0.5, -0.5])
     let sums: [Float] = [-85 * 127 + 170 + 6, -85 * 127 - 170 * 127 + 15]
     #expect(result.floats == [sums[0] + 0.5, sums[1] - 0.5, 0.5, -0.5])
+  }
+
+  @Test func groupsHaveScalesOfTheirOwn() throws {
+    // The first group has scale 1 and weights of scale 1, the second 2 and 3: what lies between their steps rounds in each by itself.
+    let x: [Float] = [-85, 170, 3, 0, 510, 3, 5, 0]
+    let weights: [Float] = [127, 1, 2, 0, 381, 3, 6, 0]
+    let result = try quantizedGraph(weights, outputs: 1, inputs: 8, groups: 2, x: x, bias: [0.5])
+    let first: Float = -85 * 127 + 170 + 6
+    // 3 / 2 and 5 / 2 are halfway and become 2 and 2.
+    let second: Float = (255 * 127 + 2 * 1 + 2 * 2) * (2 * 3)
+    #expect(result.floats == [0.5 + first + second])
   }
 
   @Test func roundingIsHalfToEven() throws {

@@ -36,6 +36,7 @@ typedef struct {
 
 /// What follows a tile of sums. All pointers stand at the tile's first row and output.
 typedef struct {
+  const float *partial;          // or NULL; rows are MWK_PANEL apart; added before the activation
   const float *bias, *residual;  // or NULL; residual rows are y_stride apart, as y's
   mwk_activation activation;
   float *y;

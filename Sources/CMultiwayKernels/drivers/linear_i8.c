@@ -9,30 +9,41 @@
 typedef struct {
   const mwk_gemm_i8 *kernels;
   const mwk_linear_i8_job *job;
-  size_t run, panels, quads;
+  size_t run, panels, quads, group_quads;
 } tiling;
+
+/// The sums of a tile of rows for one panel: group after group through `partial`, the last one to its place.
+static void linear_tile(const tiling *t, size_t row, size_t count, size_t panel, int32_t *acc, float *partial) {
+  const mwk_linear_i8_job *job = t->job;
+  size_t output = panel * MWK_PANEL, outputs = mwk_min(MWK_PANEL, job->outputs - output), q_stride = 4 * t->quads;
+  size_t corner = row * job->y_stride + output;
+  const int8_t *weights = job->panels + panel * t->quads * MWK_PANEL * 4;
+  for (size_t g = 0; g < job->groups; g++) {
+    bool last = g + 1 == job->groups;
+    mwk_epilogue epilogue = {
+        .partial = g ? partial : NULL,
+        .bias = job->bias && !g ? job->bias + output : NULL,
+        .residual = job->residual && last ? job->residual + corner : NULL,
+        .activation = last ? job->activation : mwk_activation_none,
+        .y = last ? job->y + corner : partial,
+        .y_stride = last ? job->y_stride : MWK_PANEL,
+    };
+    t->kernels->tile(count, t->group_quads, job->q + row * q_stride + g * 4 * t->group_quads, q_stride,
+                     weights + g * t->group_quads * MWK_PANEL * 4, acc);
+    t->kernels->finish(count, outputs, acc, job->zero + g * job->rows + row, job->scale + g * job->rows + row,
+                       job->weight_scale + g * job->outputs + output, job->weight_sum + g * job->outputs + output,
+                       &epilogue);
+  }
+}
 
 static void linear_task(void *argument, size_t task, void *scratch) {
   const tiling *t = argument;
   const mwk_linear_i8_job *job = t->job;
   int32_t *acc = scratch;
+  float *partial = (float *)scratch + MWK_TILE_ROWS * MWK_PANEL;
   mwk_range rows = mwk_chunk(task / t->panels, t->run, job->rows);
-  size_t panel = task % t->panels, output = panel * MWK_PANEL, q_stride = 4 * t->quads;
-  size_t outputs = mwk_min(MWK_PANEL, job->outputs - output);
-  const int8_t *weights = job->panels + panel * t->quads * MWK_PANEL * 4;
-  for (size_t r = rows.begin; r < rows.end; r += MWK_TILE_ROWS) {
-    size_t count = mwk_min(MWK_TILE_ROWS, rows.end - r), corner = r * job->y_stride + output;
-    mwk_epilogue epilogue = {
-        .bias = job->bias ? job->bias + output : NULL,
-        .residual = job->residual ? job->residual + corner : NULL,
-        .activation = job->activation,
-        .y = job->y + corner,
-        .y_stride = job->y_stride,
-    };
-    t->kernels->tile(count, t->quads, job->q + r * q_stride, q_stride, weights, acc);
-    t->kernels->finish(count, outputs, acc, job->zero + r, job->scale + r, job->weight_scale + output,
-                       job->weight_sum + output, &epilogue);
-  }
+  for (size_t r = rows.begin; r < rows.end; r += MWK_TILE_ROWS)
+    linear_tile(t, r, mwk_min(MWK_TILE_ROWS, rows.end - r), task % t->panels, acc, partial);
 }
 
 /// Rows a task: bounded by the cache, and small enough that every thread gets several tasks.
@@ -47,21 +58,36 @@ mwk_status mwk_linear_i8(const mwk_context *context, const mwk_linear_i8_job *jo
   tiling t = {.kernels = context->gemm_i8, .job = job};
   t.panels = mwk_ceil_div(job->outputs, MWK_PANEL);
   t.quads = mwk_ceil_div(job->inputs, 4);
+  t.group_quads = t.quads / job->groups;
   t.run = run_length(context, job, t.panels);
   size_t tasks = t.panels * mwk_ceil_div(job->rows, t.run);
-  return mwk_parallel_for(context, tasks, MWK_TILE_ROWS * MWK_PANEL * sizeof(int32_t), linear_task, &t);
+  return mwk_parallel_for(context, tasks, 2 * MWK_TILE_ROWS * MWK_PANEL * sizeof(int32_t), linear_task, &t);
 }
 
 typedef struct {
   const mwk_gemm_i8 *kernels;
   const mwk_elementwise *elementwise;
-  size_t outputs, inputs;
+  size_t outputs, inputs, groups;
   const float *weight, *column_scale;
   int8_t *panels;
   float *scale;
   int32_t *sum;
   atomic_size_t broken;
 } quantization;
+
+/// The weights of a group of inputs, side by side and with their column scales; in place where they lie so.
+static const float *gather_group(const quantization *job, const float *rows, size_t outputs, size_t g, float *scratch) {
+  if (job->groups == 1 && !job->column_scale) return rows;
+  size_t width = job->inputs / job->groups;
+  for (size_t r = 0; r < outputs; r++) {
+    const float *row = rows + r * job->inputs + g * width;
+    if (job->column_scale)
+      job->elementwise->multiply(width, row, job->column_scale + g * width, scratch + r * width);
+    else
+      memcpy(scratch + r * width, row, width * sizeof *row);
+  }
+  return scratch;
+}
 
 static void quantize_task(void *argument, size_t task, void *scratch) {
   quantization *job = argument;
@@ -70,24 +96,23 @@ static void quantize_task(void *argument, size_t task, void *scratch) {
   int8_t *panel = job->panels + task * panel_bytes;
   if (outputs < MWK_PANEL) memset(panel, 0, panel_bytes);
   const float *rows = job->weight + output * job->inputs;
-  if (job->column_scale) {
-    float *scaled = scratch;
-    for (size_t r = 0; r < outputs; r++)
-      job->elementwise->multiply(job->inputs, rows + r * job->inputs, job->column_scale, scaled + r * job->inputs);
-    rows = scaled;
+  size_t width = job->inputs / job->groups, broken = 0;
+  for (size_t g = 0; g < job->groups; g++) {
+    const float *group = gather_group(job, rows, outputs, g, scratch);
+    broken += job->kernels->quantize_panel(outputs, width, group, panel + g * width * MWK_PANEL,
+                                           job->scale + g * job->outputs + output, job->sum + g * job->outputs + output);
   }
-  size_t broken =
-      job->kernels->quantize_panel(outputs, job->inputs, rows, panel, job->scale + output, job->sum + output);
   if (broken) atomic_fetch_add(&job->broken, broken);
 }
 
-mwk_status mwk_quantize_weight_panels(const mwk_context *context, size_t outputs, size_t inputs, const float *weight,
-                                      const float *column_scale, int8_t *panels, float *scale, int32_t *sum,
+mwk_status mwk_quantize_weight_panels(const mwk_context *context, size_t outputs, size_t inputs, size_t groups,
+                                      const float *weight, const float *column_scale, int8_t *panels, float *scale, int32_t *sum,
                                       size_t *broken) {
   quantization job = {.kernels = context->gemm_i8, .elementwise = context->elementwise, .outputs = outputs,
-                      .inputs = inputs,            .weight = weight,                    .column_scale = column_scale,
-                      .panels = panels,            .scale = scale,                      .sum = sum};
-  size_t scratch = column_scale ? mwk_min(MWK_PANEL, outputs) * inputs * sizeof(float) : 0;
+                      .inputs = inputs,            .groups = groups,                    .weight = weight,
+                      .panels = panels,            .column_scale = column_scale,        .scale = scale,
+                      .sum = sum};
+  size_t scratch = mwk_min(MWK_PANEL, outputs) * (inputs / groups) * sizeof(float);
   mwk_status status = mwk_parallel_for(context, mwk_ceil_div(outputs, MWK_PANEL), scratch, quantize_task, &job);
   *broken = job.broken;
   return status;

@@ -3,7 +3,7 @@
 
 typedef struct {
   const mwk_rows *kernels;
-  size_t rows, width, chunk, q_stride;
+  size_t rows, width, chunk, q_stride, groups;
   const float *x, *weight, *bias;
   float eps, *y, *scale;
   uint8_t *q;
@@ -37,13 +37,19 @@ static void normalize_task(void *argument, size_t task, void *scratch) {
     job->kernels->normalize(job->width, job->x + r * job->width, job->y + r * job->width);
 }
 
+/// Row r from `x`, each group of its elements with a scale and a zero point of its own.
+static void quantize_groups(const rows_job *job, size_t r, const float *x) {
+  size_t width = job->width / job->groups;
+  for (size_t g = 0; g < job->groups; g++)
+    job->kernels->quantize(width, x + g * width, job->q + r * job->q_stride + g * width, job->scale + g * job->rows + r,
+                           job->zero + g * job->rows + r);
+}
+
 static void quantize_task(void *argument, size_t task, void *scratch) {
   (void)scratch;
   const rows_job *job = argument;
   mwk_range range = mwk_chunk(task, job->chunk, job->rows);
-  for (size_t r = range.begin; r < range.end; r++)
-    job->kernels->quantize(job->width, job->x + r * job->width, job->q + r * job->q_stride, job->scale + r,
-                           job->zero + r);
+  for (size_t r = range.begin; r < range.end; r++) quantize_groups(job, r, job->x + r * job->width);
 }
 
 static void layer_norm_quantize_task(void *argument, size_t task, void *scratch) {
@@ -51,7 +57,7 @@ static void layer_norm_quantize_task(void *argument, size_t task, void *scratch)
   mwk_range range = mwk_chunk(task, job->chunk, job->rows);
   for (size_t r = range.begin; r < range.end; r++) {
     job->kernels->layer_norm(job->width, job->x + r * job->width, job->weight, job->bias, job->eps, scratch);
-    job->kernels->quantize(job->width, scratch, job->q + r * job->q_stride, job->scale + r, job->zero + r);
+    quantize_groups(job, r, scratch);
   }
 }
 
@@ -66,16 +72,16 @@ mwk_status mwk_l2_normalize_f32(const mwk_context *context, size_t rows, size_t 
   return run_rows(context, &job, 0, normalize_task);
 }
 
-mwk_status mwk_quantize_rows(const mwk_context *context, size_t rows, size_t width, const float *x, uint8_t *q,
-                             float *scale, int32_t *zero) {
-  rows_job job = {.rows = rows, .width = width, .x = x, .q = q, .scale = scale, .zero = zero};
+mwk_status mwk_quantize_rows(const mwk_context *context, size_t rows, size_t width, size_t groups, const float *x,
+                             uint8_t *q, float *scale, int32_t *zero) {
+  rows_job job = {.rows = rows, .width = width, .groups = groups, .x = x, .q = q, .scale = scale, .zero = zero};
   return run_rows(context, &job, 0, quantize_task);
 }
 
-mwk_status mwk_layer_norm_quantize(const mwk_context *context, size_t rows, size_t width, const float *x,
-                                   const float *weight, const float *bias, float eps, uint8_t *q, float *scale,
-                                   int32_t *zero) {
-  rows_job job = {.rows = rows, .width = width, .x = x,         .weight = weight, .bias = bias,
-                  .eps = eps,   .q = q,         .scale = scale, .zero = zero};
+mwk_status mwk_layer_norm_quantize(const mwk_context *context, size_t rows, size_t width, size_t groups,
+                                   const float *x, const float *weight, const float *bias, float eps, uint8_t *q,
+                                   float *scale, int32_t *zero) {
+  rows_job job = {.rows = rows, .width = width, .groups = groups, .x = x,         .weight = weight,
+                  .bias = bias, .eps = eps,     .q = q,           .scale = scale, .zero = zero};
   return run_rows(context, &job, width * sizeof(float), layer_norm_quantize_task);
 }

@@ -35,27 +35,28 @@ mwk_status mwk_parallel_for(const mwk_context *context, size_t count, size_t scr
 /// y = (x − mean) · 1/√(variance + eps) [· weight] [+ bias], row by row; y may be x.
 mwk_status mwk_layer_norm_f32(const mwk_context *context, size_t rows, size_t width, const float *x,
                               const float *weight, const float *bias, float eps, float *y);
-/// Asymmetric u8 quantization of each row: x ≈ scale · (q − zero). Rows of q are round_up(width, 4) bytes apart.
-/// A row with a NaN or an infinity gets scale NaN, so that everything computed from it is NaN.
-mwk_status mwk_quantize_rows(const mwk_context *context, size_t rows, size_t width, const float *x, uint8_t *q,
-                             float *scale, int32_t *zero);
+/// Asymmetric u8 quantization of each row: x ≈ scale · (q − zero). Rows of q are round_up(width, 4) bytes apart. A row
+/// is cut into `groups` runs of equal length (a multiple of 4 where there are several), each with its own scale[g][row]
+/// and zero[g][row]. A group with a NaN or an infinity gets scale NaN, so that everything computed from it is NaN.
+mwk_status mwk_quantize_rows(const mwk_context *context, size_t rows, size_t width, size_t groups, const float *x,
+                             uint8_t *q, float *scale, int32_t *zero);
 /// The two functions above, one after the other, without the row in between going to memory.
-mwk_status mwk_layer_norm_quantize(const mwk_context *context, size_t rows, size_t width, const float *x,
-                                   const float *weight, const float *bias, float eps, uint8_t *q, float *scale,
-                                   int32_t *zero);
+mwk_status mwk_layer_norm_quantize(const mwk_context *context, size_t rows, size_t width, size_t groups,
+                                   const float *x, const float *weight, const float *bias, float eps, uint8_t *q,
+                                   float *scale, int32_t *zero);
 /// y = x / max(√Σx², 1e-12), row by row; y may be x.
 mwk_status mwk_l2_normalize_f32(const mwk_context *context, size_t rows, size_t width, const float *x, float *y);
 
 // Products -----------------------------------------------------------------------------------------------------------
 
 typedef struct {
-  size_t rows, inputs, outputs;
+  size_t rows, inputs, outputs, groups;
   const uint8_t *q;             // [rows][round_up(inputs, 4)]
-  const float *scale;           // [rows]
-  const int32_t *zero;          // [rows]
+  const float *scale;           // [groups][rows]
+  const int32_t *zero;          // [groups][rows]
   const int8_t *panels;         // [⌈outputs/64⌉][⌈inputs/4⌉][64][4], zero padded
-  const float *weight_scale;    // [outputs]
-  const int32_t *weight_sum;    // [outputs]
+  const float *weight_scale;    // [groups][outputs]
+  const int32_t *weight_sum;    // [groups][outputs]
   const float *bias;            // [outputs] or NULL
   const float *residual;        // rows as y's, or NULL; may be y
   mwk_activation activation;
@@ -63,7 +64,8 @@ typedef struct {
   size_t y_stride;
 } mwk_linear_i8_job;
 
-/// y = activation(float(Σ q·w − zero·sum) · (scale · weight_scale) + bias) + residual. inputs ≤ 65536.
+/// y = activation(Σ_groups float(Σ q·w − zero·sum) · (scale · weight_scale) + bias) + residual; the groups' terms are
+/// added in order, the first one together with the bias. inputs / groups ≤ 65536, and a multiple of 4 for several groups.
 mwk_status mwk_linear_i8(const mwk_context *context, const mwk_linear_i8_job *job);
 
 typedef struct {
@@ -132,11 +134,11 @@ mwk_status mwk_bf16_to_f32(const mwk_context *context, size_t count, const void 
 mwk_status mwk_f32_to_f16(const mwk_context *context, size_t count, const float *x, void *y, size_t *overflows);
 mwk_status mwk_f32_to_bf16(const mwk_context *context, size_t count, const float *x, void *y, size_t *overflows);
 
-/// Symmetric int8 per output, written as mwk_linear_i8 reads it. Column k of the weights is multiplied with
+/// Symmetric int8 per output and group of inputs, written as mwk_linear_i8 reads it. Column k of the weights is multiplied with
 /// column_scale[k] first, unless that is NULL. `broken` receives the number of rows that hold a value
 /// which is not finite; what was written for them means nothing.
-mwk_status mwk_quantize_weight_panels(const mwk_context *context, size_t outputs, size_t inputs, const float *weight,
-                                      const float *column_scale, int8_t *panels, float *scale, int32_t *sum,
+mwk_status mwk_quantize_weight_panels(const mwk_context *context, size_t outputs, size_t inputs, size_t groups,
+                                      const float *weight, const float *column_scale, int8_t *panels, float *scale, int32_t *sum,
                                       size_t *broken);
 
 // Measurement --------------------------------------------------------------------------------------------------------

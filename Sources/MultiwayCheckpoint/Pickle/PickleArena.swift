@@ -20,7 +20,18 @@ enum PickleValue: Hashable {
 
 /// A tuple, list, dict or set.
 struct PickleContainer {
-  enum Kind { case tuple, list, dict, set }
+  enum Kind: UInt8 { case tuple, list, dict, set }
+
+  /// Some kinds.
+  struct Kinds: OptionSet {
+    let rawValue: UInt8
+    static let tuple = Kinds(rawValue: 1 << Kind.tuple.rawValue)
+    static let list = Kinds(rawValue: 1 << Kind.list.rawValue)
+    static let dict = Kinds(rawValue: 1 << Kind.dict.rawValue)
+    static let set = Kinds(rawValue: 1 << Kind.set.rawValue)
+    static let sequence: Kinds = [.tuple, .list]
+  }
+
   var kind: Kind
   /// The elements; for a dict, keys and values in turn.
   var items: [PickleValue] = []
@@ -101,7 +112,7 @@ struct PickleArena {
     return .container(containers.count - 1)
   }
 
-  mutating func append(_ items: [PickleValue], to container: Int) throws(CheckpointError) {
+  mutating func append(_ items: some Collection<PickleValue>, to container: Int) throws(CheckpointError) {
     try charge(items.count * 32)
     containers[container].items.append(contentsOf: items)
   }
@@ -128,8 +139,10 @@ extension PickleArena {
     if case .string(let index) = value { strings[index] } else { nil }
   }
 
-  func items(_ value: PickleValue, _ kinds: PickleContainer.Kind...) -> [PickleValue]? {
-    guard case .container(let index) = value, kinds.contains(containers[index].kind) else { return nil }
+  func items(_ value: PickleValue, _ kinds: PickleContainer.Kinds) -> [PickleValue]? {
+    guard case .container(let index) = value, kinds.rawValue >> containers[index].kind.rawValue & 1 == 1 else {
+      return nil
+    }
     return containers[index].items
   }
 
@@ -139,9 +152,9 @@ extension PickleArena {
     if case .global(let index) = value { globals[index] } else { nil }
   }
 
-  /// The integers of a tuple or list, nil if it holds anything else.
+  /// The integers of a tuple or list, nil if it holds anything else or more than a shape can have.
   func integers(_ value: PickleValue) -> [Int]? {
-    guard let items = items(value, .tuple, .list) else { return nil }
+    guard let items = items(value, .sequence), items.count <= PickleLimits.maximumRank else { return nil }
     var integers: [Int] = []
     for item in items {
       guard case .int(let integer) = item else { return nil }

@@ -3,12 +3,13 @@ import MultiwayCore
 extension PickleMachine {
   /// Executes one opcode. The groups follow the list in Python's `pickletools`.
   mutating func execute(_ opcode: UInt8) throws(CheckpointError) {
-    if try executeConstant(opcode) { return }
-    if try executeText(opcode) { return }
-    if try executeStack(opcode) { return }
-    if try executeContainer(opcode) { return }
-    if try executeCall(opcode) { return }
     switch opcode {
+    case 0x4E, 0x4A, 0x4B, 0x4D, 0x47, 0x49, 0x4C, 0x46, 0x88...0x8B: try executeConstant(opcode)
+    case 0x58, 0x8C...0x8E, 0x55, 0x54, 0x53, 0x56, 0x43, 0x42, 0x96: try executeText(opcode)
+    case 0x28, 0x30...0x32, 0x67, 0x68, 0x6A, 0x70...0x72, 0x94: try executeStack(opcode)
+    case 0x29, 0x5D, 0x7D, 0x8F, 0x74, 0x6C, 0x91, 0x64, 0x85...0x87, 0x61, 0x65, 0x90, 0x73, 0x75:
+      try executeContainer(opcode)
+    case 0x63, 0x93, 0x50, 0x51, 0x52, 0x81, 0x92, 0x69, 0x6F, 0x62: try executeCall(opcode)
     case 0x80:
       let version = try number(UInt8.self)
       guard version <= 5 else { throw fault(.unsupported, "protocol \(version)", expected: "0 to 5") }
@@ -25,7 +26,7 @@ extension PickleMachine {
   }
 
   /// Numbers, None and truth values.
-  private mutating func executeConstant(_ opcode: UInt8) throws(CheckpointError) -> Bool {
+  private mutating func executeConstant(_ opcode: UInt8) throws(CheckpointError) {
     switch opcode {
     case UInt8(ascii: "N"): try push(.none)
     case 0x88: try push(.bool(true))
@@ -44,13 +45,12 @@ extension PickleMachine {
       guard count <= 1024 else { throw fault(.overBudget, "an integer of \(count) bytes", expected: "at most 1024") }
       guard let bytes = reader.readBytes(Int(count)) else { throw fault(.truncated, "the pickle ends in an integer") }
       try push(try integer(bytes))
-    default: return false
+    default: break
     }
-    return true
   }
 
   /// Strings and bytes.
-  private mutating func executeText(_ opcode: UInt8) throws(CheckpointError) -> Bool {
+  private mutating func executeText(_ opcode: UInt8) throws(CheckpointError) {
     switch opcode {
     case UInt8(ascii: "X"): try push(try arena.string(try utf8(try bytes(counted: UInt32.self))))
     case 0x8C: try push(try arena.string(try utf8(try bytes(counted: UInt8.self))))
@@ -62,13 +62,12 @@ extension PickleMachine {
     case UInt8(ascii: "C"): try push(.bytes(blob: try arena.blob(try bytes(counted: UInt8.self))))
     case UInt8(ascii: "B"): try push(.bytes(blob: try arena.blob(try bytes(counted: UInt32.self))))
     case 0x8E, 0x96: try push(.bytes(blob: try arena.blob(try bytes(counted: UInt64.self))))
-    default: return false
+    default: break
     }
-    return true
   }
 
   /// The stack itself and the memo.
-  private mutating func executeStack(_ opcode: UInt8) throws(CheckpointError) -> Bool {
+  private mutating func executeStack(_ opcode: UInt8) throws(CheckpointError) {
     switch opcode {
     case UInt8(ascii: "("): try mark()
     case UInt8(ascii: "0"):
@@ -86,13 +85,12 @@ extension PickleMachine {
     case UInt8(ascii: "q"): try remember(try top(), as: Int(try number(UInt8.self)))
     case UInt8(ascii: "r"): try remember(try top(), as: Int(try number(UInt32.self)))
     case 0x94: try remember(try top(), as: memo.count)
-    default: return false
+    default: break
     }
-    return true
   }
 
   /// Tuples, lists, dicts and sets.
-  private mutating func executeContainer(_ opcode: UInt8) throws(CheckpointError) -> Bool {
+  private mutating func executeContainer(_ opcode: UInt8) throws(CheckpointError) {
     switch opcode {
     case UInt8(ascii: ")"): try push(try arena.container(.tuple))
     case UInt8(ascii: "]"): try push(try arena.container(.list))
@@ -111,7 +109,7 @@ extension PickleMachine {
       try push(try arena.container(.tuple, items.reversed()))
     case UInt8(ascii: "a"):
       let item = try pop()
-      try append([item], to: try top(), kind: .list)
+      try append(CollectionOfOne(item), to: try top(), kind: .list)
     case UInt8(ascii: "e"):
       let items = try popToMark()
       try append(items, to: try top(), kind: .list)
@@ -126,13 +124,12 @@ extension PickleMachine {
       let items = try popToMark()
       guard items.count % 2 == 0 else { throw fault(.malformed, "a dict with a key that has no value") }
       try append(items, to: try top(), kind: .dict)
-    default: return false
+    default: break
     }
-    return true
   }
 
   private mutating func append(
-    _ items: [PickleValue], to target: PickleValue, kind: PickleContainer.Kind
+    _ items: some Collection<PickleValue>, to target: PickleValue, kind: PickleContainer.Kind
   ) throws(CheckpointError) {
     switch target {
     case .container(let index) where arena.containers[index].kind == kind: try arena.append(items, to: index)
@@ -145,7 +142,7 @@ extension PickleMachine {
   }
 
   /// Names, ids and what stands for calls.
-  private mutating func executeCall(_ opcode: UInt8) throws(CheckpointError) -> Bool {
+  private mutating func executeCall(_ opcode: UInt8) throws(CheckpointError) {
     switch opcode {
     case UInt8(ascii: "c"):
       let module = try utf8(try line())
@@ -181,12 +178,14 @@ extension PickleMachine {
     case UInt8(ascii: "b"):
       let state = try pop()
       try build(try top(), state: state)
-    default: return false
+    default: break
     }
-    return true
   }
 
   private mutating func global(_ module: String, _ name: String) throws(CheckpointError) -> PickleValue {
+    guard module.utf8.count <= PickleLimits.maximumNameSize, name.utf8.count <= PickleLimits.maximumNameSize else {
+      throw fault(.overBudget, "a name of \(module.utf8.count) and \(name.utf8.count) bytes")
+    }
     let global = PickleGlobal(module: module, name: name)
     try world.check(global)
     return .global(try arena.global(global))

@@ -24,14 +24,15 @@ struct PickleMachine<World: PickleWorld>: ~Escapable {
   var memo: [Int: PickleValue] = [:]
   private var steps = 0
 
-  static var maximumSteps: Int { 50_000_000 }
+  private let maximumSteps: Int
   static var maximumStack: Int { 1_000_000 }
 
   @_lifetime(copy bytes)
-  init(_ bytes: RawSpan, at offset: Int = 0, world: World, budget: Int) {
+  init(_ bytes: RawSpan, at offset: Int = 0, world: World, budget: Int, maximumSteps: Int) {
     reader = ByteReader(bytes, at: offset)
     arena = PickleArena(budget: budget)
     self.world = world
+    self.maximumSteps = maximumSteps
   }
 
   /// Runs up to STOP and returns the value that is then on top.
@@ -43,8 +44,8 @@ struct PickleMachine<World: PickleWorld>: ~Escapable {
           throw fault(.truncated, "the pickle ends without its STOP")
         }
         steps += 1
-        guard steps <= Self.maximumSteps else {
-          throw fault(.overBudget, "more than \(Self.maximumSteps) opcodes")
+        guard steps <= maximumSteps else {
+          throw fault(.overBudget, "more than \(maximumSteps) opcodes")
         }
         if opcode == UInt8(ascii: ".") { return try pop() }
         try execute(opcode)
@@ -100,7 +101,7 @@ struct PickleMachine<World: PickleWorld>: ~Escapable {
   }
 
   mutating func remember(_ value: PickleValue, as key: Int) throws(CheckpointError) {
-    try arena.charge(64)
+    try arena.charge(128)
     memo[key] = value
   }
 

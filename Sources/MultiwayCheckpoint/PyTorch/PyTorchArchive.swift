@@ -18,14 +18,14 @@ struct PyTorchArchive {
     guard let pickle = zip.entry(named: root + "/data.pkl") else {
       throw CheckpointError(.missingRecord, "the archive has no record '\(root)/data.pkl'")
     }
-    let bytes = try zip.contents(pickle, limit: PyTorchZipReader.maximumUnpackedPickle)
+    let bytes = try zip.contents(pickle, limit: PickleLimits.maximumUnpackedSize)
     let world = TorchWorld(fileSize: file.byteCount, isBigEndian: isBigEndian) { key throws(CheckpointError) in
       guard let entry = zip.entry(named: "\(root)/data/\(key)") else {
         throw CheckpointError(.missingRecord, "the archive has no record for the storage '\(key)'")
       }
       return ZipRecordStorage(file: file, entry: entry)
     }
-    var finder = try interpret(bytes, world: world, base: pickle.isDeflated ? nil : pickle.range.lowerBound)
+    var finder = try interpret(bytes, pickle, world: world)
     let stateDicts = try finder.finder.find(in: finder.root)
     guard !stateDicts.isEmpty else { throw noTensors(finder.finder.world) }
     return Checkpoint(
@@ -34,13 +34,12 @@ struct PyTorchArchive {
   }
 
   private func interpret(
-    _ bytes: TensorBytes, world: TorchWorld, base: Int?
+    _ bytes: TensorBytes, _ entry: ZipEntry, world: TorchWorld
   ) throws(CheckpointError) -> (root: PickleValue, finder: StateDictFinder) {
-    let (product, overflow) = bytes.byteCount.multipliedReportingOverflow(by: PyTorchZipReader.pickleBudgetFactor)
-    let budget = base == nil || overflow ? 0 : product
     do throws(CheckpointError) {
       var machine = PickleMachine(
-        bytes.span, world: world, budget: max(budget, PyTorchZipReader.minimumPickleBudget))
+        bytes.span, world: world, budget: PickleLimits.memory(packedSize: entry.compressedSize),
+        maximumSteps: PickleLimits.steps(packedSize: entry.compressedSize))
       let root = try machine.run()
       guard machine.reader.remaining == 0 else {
         throw CheckpointError(
@@ -50,6 +49,7 @@ struct PyTorchArchive {
       return (root, StateDictFinder(arena: machine.arena, world: machine.world))
     } catch {
       // Offsets in the pickle become offsets in the file, where the pickle is not compressed.
+      let base = entry.isDeflated ? nil : entry.range.lowerBound
       var error = error
       error.diagnosis.byteOffset = error.diagnosis.byteOffset.flatMap { offset in base.map { $0 + offset } }
       throw error

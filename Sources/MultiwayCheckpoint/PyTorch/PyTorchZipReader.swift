@@ -5,12 +5,6 @@ public enum PyTorchZipReader: CheckpointReader {
   /// `PyTorch zip`.
   public static let formatName = "PyTorch zip"
 
-  /// How large a pickle may unpack to, where it is compressed.
-  static let maximumUnpackedPickle = 64 << 20
-  /// The least memory that a pickle may describe; larger ones may take this many times their size.
-  static let minimumPickleBudget = 256 << 20
-  static let pickleBudgetFactor = 24
-
   /// True for the first local header of a zip archive.
   public static func recognizes(_ header: RawSpan) -> Bool {
     header.starts(with: [0x50, 0x4B, 0x03, 0x04])

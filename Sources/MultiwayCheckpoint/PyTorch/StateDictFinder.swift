@@ -6,6 +6,15 @@ struct StateDictFinder {
   let world: TorchWorld
   private(set) var notes: [String] = []
   private var stateDicts: [StateDict] = []
+  /// Equal strings have equal numbers here, so that a key is hashed once, however often it is used.
+  private let textIDs: [Int]
+  private var visits = 0
+  /// Which walk saw a container or an object last: shared and circular structures are walked once.
+  private var containerWalks: [Int]
+  private var objectWalks: [Int]
+  private var walk = 0
+  private var namesLeft = PickleLimits.maximumNames
+  private var metadataLeft = PickleLimits.maximumMetadata
   private(set) var metadata = JSONObject()
 
   /// Keys under which training scripts keep a model's state dict, in order of preference; averaged copies last.
@@ -27,6 +36,14 @@ struct StateDictFinder {
   init(arena: PickleArena, world: TorchWorld) {
     self.arena = arena
     self.world = world
+    containerWalks = [Int](repeating: 0, count: arena.containers.count)
+    objectWalks = [Int](repeating: 0, count: arena.objects.count)
+    var known: [String: Int] = [:]
+    textIDs = arena.strings.map { text in
+      if let id = known[text] { return id }
+      known[text] = known.count
+      return known.count - 1
+    }
   }
 
   /// Every state dict in `root`, the default one first.
@@ -35,9 +52,8 @@ struct StateDictFinder {
       try addBare(root, members: [("tensor", root)])
       return stateDicts
     }
-    let isSequence = arena.items(root, .list, .tuple) != nil
-    let wrapped =
-      isSequence ? [] : members.filter { StateDictFinder.wrappers.contains($0.name) && isMostlyTensors($0.value) }
+    let isSequence = arena.items(root, .sequence) != nil
+    let wrapped = isSequence ? [] : try wrapped(members)
     let ranks = Dictionary(uniqueKeysWithValues: StateDictFinder.wrappers.enumerated().map { ($1, $0) })
     for member in wrapped.sorted(by: { ranks[$0.name, default: 0] < ranks[$1.name, default: 0] }) {
       let found = try collect([(name: "", value: member.value)])
@@ -45,10 +61,11 @@ struct StateDictFinder {
     }
     let wrapperNames = Set(wrapped.map(\.name))
     let rest = members.filter { !wrapperNames.contains($0.name) }
-    let bare = rest.filter { isDirect($0, beside: wrapperNames) }
+    var bare: [(name: String, value: PickleValue)] = []
+    for member in rest where try isDirect(member, beside: wrapperNames) { bare.append(member) }
     try addBare(root, members: bare)
     let bareNames = Set(bare.map(\.name))
-    for member in rest where !bareNames.contains(member.name) { describe(member.name, member.value) }
+    for member in rest where !bareNames.contains(member.name) { try describe(member.name, member.value) }
     return stateDicts
   }
 
@@ -56,22 +73,31 @@ struct StateDictFinder {
   private mutating func addBare(
     _ root: PickleValue, members: [(name: String, value: PickleValue)]
   ) throws(CheckpointError) {
-    let tensors = try collect(members)
+    let tensors = try collect(members, of: root)
     guard !tensors.isEmpty else { return }
     let position = stateDicts.firstIndex { ($0.name.contains("ema") || $0.name == "teacher") } ?? stateDicts.count
     stateDicts.insert(StateDict(name: "", tensors: tensors), at: position)
   }
 
-  private func isDirect(_ member: (name: String, value: PickleValue), beside wrappers: Set<String>) -> Bool {
-    if case .tensor = member.value { return true }
-    if !wrappers.isEmpty || StateDictFinder.leftOut.contains(member.name) { return false }
-    return count(member.value).tensors > 0
+  /// The members that are state dicts under a name that training scripts use.
+  private mutating func wrapped(
+    _ members: [(name: String, value: PickleValue)]
+  ) throws(CheckpointError) -> [(name: String, value: PickleValue)] {
+    var wrapped: [(name: String, value: PickleValue)] = []
+    for member in members where StateDictFinder.wrappers.contains(member.name) {
+      if case .tensor = member.value { continue }
+      let count = try count(member.value)
+      if count.tensors > 0 && count.tensors >= count.others { wrapped.append(member) }
+    }
+    return wrapped
   }
 
-  private func isMostlyTensors(_ value: PickleValue) -> Bool {
-    if case .tensor = value { return false }
-    let count = count(value)
-    return count.tensors > 0 && count.tensors >= count.others
+  private mutating func isDirect(
+    _ member: (name: String, value: PickleValue), beside wrappers: Set<String>
+  ) throws(CheckpointError) -> Bool {
+    if case .tensor = member.value { return true }
+    if !wrappers.isEmpty || StateDictFinder.leftOut.contains(member.name) { return false }
+    return try count(member.value).tensors > 0
   }
 }
 
@@ -97,21 +123,27 @@ extension StateDictFinder {
     }
   }
 
+  private enum Key: Hashable {
+    case text(Int)
+    case number(Int)
+  }
+
   private func pairs(_ items: [PickleValue]) -> [(name: String, value: PickleValue)] {
     var pairs: [(name: String, value: PickleValue)] = []
-    var index: [String: Int] = [:]
+    var index: [Key: Int] = [:]
     for position in stride(from: 0, to: items.count - 1, by: 2) {
+      let key: Key
       let name: String
       switch items[position] {
-      case .string(let text): name = arena.strings[text]
-      case .int(let number): name = String(number)
+      case .string(let text): (key, name) = (.text(textIDs[text]), arena.strings[text])
+      case .int(let number): (key, name) = (.number(number), String(number))
       default: continue
       }
       // As in Python, the last value of a key counts, at the place of its first.
-      if let known = index[name] {
+      if let known = index[key] {
         pairs[known].value = items[position + 1]
       } else {
-        index[name] = pairs.count
+        index[key] = pairs.count
         pairs.append((name, items[position + 1]))
       }
     }
@@ -129,18 +161,36 @@ extension StateDictFinder {
     }
   }
 
-  /// Names what is already visited, so that shared and circular structures are walked once.
-  private func identity(_ value: PickleValue) -> PickleValue? {
+  private enum Visit { case leaf, first, again }
+
+  /// Whether this walk sees a value that has parts for the first time.
+  private mutating func meet(_ value: PickleValue) -> Visit {
     switch value {
-    case .container, .object: value
-    default: nil
+    case .container(let index):
+      defer { containerWalks[index] = walk }
+      return containerWalks[index] == walk ? .again : .first
+    case .object(let index):
+      defer { objectWalks[index] = walk }
+      return objectWalks[index] == walk ? .again : .first
+    default: return .leaf
+    }
+  }
+
+  private mutating func visit(_ count: Int) throws(CheckpointError) {
+    visits += count
+    guard visits <= PickleLimits.maximumVisits else {
+      throw CheckpointError(
+        .overBudget, "the pickle's values refer to each other too often to be searched for tensors",
+        remedy: "the file is not an ordinary checkpoint; do not trust it")
     }
   }
 
   /// How many tensors and other plain values there are in `value`.
-  private func count(_ value: PickleValue) -> (tensors: Int, others: Int, bytes: Int) {
+  private mutating func count(
+    _ value: PickleValue
+  ) throws(CheckpointError) -> (tensors: Int, others: Int, bytes: Int) {
     var result = (tensors: 0, others: 0, bytes: 0)
-    var visited: Set<PickleValue> = []
+    walk += 1
     var pending = [value]
     while let next = pending.popLast() {
       if case .tensor(let index) = next {
@@ -148,11 +198,15 @@ extension StateDictFinder {
         if case .stored(let tensor) = world.tensors[index] {
           result.bytes = result.bytes.addingReportingOverflow(tensor.byteCount).partialValue
         }
-      } else if let identity = identity(next) {
-        guard visited.insert(identity).inserted else { continue }
-        pending += (members(next) ?? []).map(\.value)
-      } else {
-        result.others += 1
+        continue
+      }
+      switch meet(next) {
+      case .again: break
+      case .leaf: result.others += 1
+      case .first:
+        let parts = arena.items(next, .sequence) ?? (members(next) ?? []).map(\.value)
+        try visit(1 + parts.count)
+        pending += parts
       }
     }
     return result
@@ -160,33 +214,45 @@ extension StateDictFinder {
 
   /// All tensors in `members`, under dotted names, in file order.
   private mutating func collect(
-    _ members: [(name: String, value: PickleValue)]
+    _ members: [(name: String, value: PickleValue)], of root: PickleValue? = nil
   ) throws(CheckpointError) -> [StoredTensor] {
     var tensors: [StoredTensor] = []
     var names: Set<[UInt8]> = []
-    var visited: Set<PickleValue> = []
+    walk += 1
+    if let root { _ = meet(root) }
     var pending = members.reversed().map { (name: $0.name, value: $0.value, depth: 0) }
     var isTooDeep = false
     while let next = pending.popLast() {
       if case .tensor(let index) = next.value {
+        try chargeName(next.name)
         guard names.insert(Array(next.name.utf8)).inserted else {
           throw CheckpointError(.duplicateName, "two tensors have this name", tensor: next.name)
         }
         tensors.append(try tensor(index, named: next.name))
-      } else if let identity = identity(next.value) {
-        guard visited.insert(identity).inserted else { continue }
+      } else if meet(next.value) == .first {
         guard next.depth < StateDictFinder.maximumDepth else {
           isTooDeep = true
           continue
         }
         let prefix = next.name.isEmpty ? "" : next.name + "."
         for member in (self.members(next.value) ?? []).reversed() {
-          pending.append((prefix + member.name, member.value, next.depth + 1))
+          let name = prefix + member.name
+          try chargeName(name)
+          pending.append((name, member.value, next.depth + 1))
         }
       }
     }
     if isTooDeep { notes.append("not looked at: what is nested deeper than \(StateDictFinder.maximumDepth) levels") }
     return tensors
+  }
+
+  private mutating func chargeName(_ name: String) throws(CheckpointError) {
+    namesLeft -= name.utf8.count
+    guard namesLeft >= 0 else {
+      throw CheckpointError(
+        .overBudget, "the tensors' names take more than \(PickleLimits.maximumNames) bytes",
+        remedy: "the file is not an ordinary checkpoint; do not trust it")
+    }
   }
 
   private func tensor(_ index: Int, named name: String) throws(CheckpointError) -> StoredTensor {
@@ -207,23 +273,21 @@ extension StateDictFinder {
 
 extension StateDictFinder {
   private static let maximumJSONDepth = 32
-  private static let maximumJSONValues = 20_000
 
-  private mutating func describe(_ name: String, _ value: PickleValue) {
-    let count = count(value)
+  private mutating func describe(_ name: String, _ value: PickleValue) throws(CheckpointError) {
+    let count = try count(value)
     if count.tensors > 0 {
       let noun = count.tensors == 1 ? "tensor" : "tensors"
       notes.append("left out: \(name) (\(count.tensors) \(noun), \(ByteText.size(count.bytes)))")
       return
     }
-    var budget = StateDictFinder.maximumJSONValues
-    if let json = json(value, depth: 0, budget: &budget) { metadata[name] = json }
+    if let json = json(value, depth: 0) { metadata[name] = json }
   }
 
   /// Plain data as JSON; nil for what is not plain. The recursion is bounded by `maximumJSONDepth`.
-  private func json(_ value: PickleValue, depth: Int, budget: inout Int) -> JSONValue? {
-    budget -= 1
-    guard budget >= 0, depth < StateDictFinder.maximumJSONDepth else { return nil }
+  private mutating func json(_ value: PickleValue, depth: Int) -> JSONValue? {
+    metadataLeft -= 32 + (arena.text(value)?.utf8.count ?? 0)
+    guard metadataLeft >= 0, depth < StateDictFinder.maximumJSONDepth else { return nil }
     switch value {
     case .none: return .null
     case .bool(let truth): return .bool(truth)
@@ -235,8 +299,8 @@ extension StateDictFinder {
     case .container(let index) where arena.containers[index].kind != .dict:
       var elements: [JSONValue] = []
       for item in arena.containers[index].items {
-        guard let element = json(item, depth: depth + 1, budget: &budget) else { continue }
-        elements.append(element)
+        guard metadataLeft >= 0 else { break }
+        if let element = json(item, depth: depth + 1) { elements.append(element) }
       }
       return .array(elements)
     case .container, .object:
@@ -244,8 +308,13 @@ extension StateDictFinder {
         if case .object(let index) = value { return .string(arena.globals[arena.objects[index].callable].fullName) }
         return nil
       }
+      metadataLeft -= members.count * 8
       var object = JSONObject()
-      for member in members { object[member.name] = json(member.value, depth: depth + 1, budget: &budget) }
+      for member in members {
+        metadataLeft -= member.name.utf8.count
+        guard metadataLeft >= 0 else { break }
+        object[member.name] = json(member.value, depth: depth + 1)
+      }
       return .object(object)
     }
   }

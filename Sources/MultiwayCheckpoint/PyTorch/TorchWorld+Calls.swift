@@ -46,7 +46,7 @@ extension TorchWorld {
     case "builtins.list", "builtins.tuple", "builtins.set", "builtins.frozenset":
       let kind: PickleContainer.Kind =
         global.name == "list" ? .list : global.name == "tuple" ? .tuple : .set
-      return try arena.container(kind, items.first.flatMap { arena.items($0, .tuple, .list, .set) } ?? [])
+      return try arena.container(kind, items.first.flatMap { arena.items($0, [.tuple, .list, .set]) } ?? [])
     case "builtins.bytes", "builtins.bytearray":
       if let first = items.first, case .int = first { return nil }
       return .bytes(blob: try arena.blob(items.isEmpty ? [] : try latin1(items, in: arena)))
@@ -64,12 +64,12 @@ extension TorchWorld {
   private func pairs(_ value: PickleValue?, in arena: PickleArena) throws(CheckpointError) -> [PickleValue] {
     guard let value, value != .none else { return [] }
     if let items = arena.items(value, .dict) { return items }
-    guard let items = arena.items(value, .list, .tuple) else {
+    guard let items = arena.items(value, .sequence) else {
       throw CheckpointError(.malformed, "pickle: a dict is made of \(arena.kind(value))")
     }
     var pairs: [PickleValue] = []
     for item in items {
-      guard let pair = arena.items(item, .tuple, .list), pair.count == 2 else {
+      guard let pair = arena.items(item, .sequence), pair.count == 2 else {
         throw CheckpointError(.malformed, "pickle: a dict is made of what are not pairs")
       }
       pairs += pair

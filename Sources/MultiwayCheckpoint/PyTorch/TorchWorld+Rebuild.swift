@@ -81,17 +81,15 @@ extension TorchWorld {
     var shape: Shape
     var strides: [Int]
 
-    static let maximumRank = 64
-
     init(_ items: [PickleValue], in arena: PickleArena, storages: [TorchStorage]) throws(CheckpointError) {
       guard items.count >= 4, case .storage(let index) = items[0], case .int(let offset) = items[1], offset >= 0,
         let sizes = arena.integers(items[2]), let strides = arena.integers(items[3])
       else {
         throw CheckpointError(
           .malformed, "a tensor whose storage, offset, size or stride is odd",
-          expected: "a storage, an integer, and two tuples of 64-bit integers")
+          expected: "a storage, an integer, and two tuples of at most \(PickleLimits.maximumRank) integers")
       }
-      guard sizes.count == strides.count, sizes.count <= View.maximumRank, !strides.contains(where: { $0 < 0 }),
+      guard sizes.count == strides.count, !strides.contains(where: { $0 < 0 }),
         let shape = Shape(checking: sizes)
       else {
         throw CheckpointError(

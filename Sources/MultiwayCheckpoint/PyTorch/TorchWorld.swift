@@ -28,6 +28,7 @@ struct TorchWorld: PickleWorld {
   private(set) var storages: [TorchStorage] = []
   /// The classes whose objects were kept as records, in order of appearance.
   private(set) var opaque: [String] = []
+  private var opaqueNames: Set<String> = []
   private var storageIndex: [String: Int] = [:]
   private var logicalBudget: Int
 
@@ -56,7 +57,9 @@ struct TorchWorld: PickleWorld {
       throw CheckpointError(
         .unsupported, "a storage of \(arena.kind(parts[1]))", expected: "a storage class such as torch.FloatStorage")
     }
-    guard let key = arena.text(parts[2]), case .int(let count) = parts[4], count >= 0 else {
+    guard let key = arena.text(parts[2]), key.utf8.count <= PickleLimits.maximumNameSize,
+      case .int(let count) = parts[4], count >= 0
+    else {
       throw CheckpointError(.malformed, "a storage whose key or size is odd")
     }
     if let known = storageIndex[key] {
@@ -100,7 +103,7 @@ struct TorchWorld: PickleWorld {
   mutating func fill(_ index: Int, with tensor: TorchTensor) { tensors[index] = tensor }
 
   mutating func record(opaque name: String) {
-    if !opaque.contains(name) && opaque.count < 1000 { opaque.append(name) }
+    if opaque.count < 1000, opaqueNames.insert(name).inserted { opaque.append(name) }
   }
 
   mutating func build(tensor: Int, state: PickleValue, in arena: inout PickleArena) throws(CheckpointError) {

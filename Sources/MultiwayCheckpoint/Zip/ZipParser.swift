@@ -241,7 +241,7 @@ extension ZipParser {
     let nameSize = try number(UInt16.self, start + 26)
     let nameStart = start + ZipParser.localSize
     let payload = nameStart + nameSize + (try number(UInt16.self, start + 28))
-    guard payload <= limit, bytes.array(in: nameStart..<nameStart + nameSize) == entry.name else {
+    guard payload <= limit, nameSize == entry.name.count, bytes.starts(with: entry.name, at: nameStart) else {
       throw error(
         .malformed, "the record '\(entry.displayName)' has another name in its local header", expected: "the same",
         at: start)

@@ -88,11 +88,14 @@ private struct Measurement {
     ]
     if peak > 0 {
       rows.append([
-        "peak", "\(fixed(peak / 1e9, 1)) GOP/s measured; the model reaches \(Percent(rate / peak)) of it over all its work",
+        "peak",
+        "\(fixed(peak / 1e9, 1)) GOP/s measured; the model reaches \(Percent(rate / peak)) of it over all its work",
       ])
     }
     rows.append(["memory", "peak \(Text.bytes(peakMemory)), of which \(Text.bytes(workspaceBytes)) for activations"])
-    if let firstResult { rows.append(["first result", "\(fixed(firstResult * 1000, 0)) ms after the process started"]) }
+    if let firstResult {
+      rows.append(["first result", "\(fixed(firstResult * 1000, 0)) ms after the process started"])
+    }
     return Text.table(rows)
   }
 

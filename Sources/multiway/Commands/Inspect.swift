@@ -72,9 +72,13 @@ private struct Inspection {
       rows.append(["model", model.summary])
       let reached = model.graph.parameterCount
       rows.append(["parameters", "\(Text.count(model.parameterCount)), the task reaches \(Text.count(reached))"])
-      rows.append(["inputs", model.graph.inputs.map { "\(model.graph[$0].name) \(model.graph[$0].type)" }.joined(separator: ", ")])
-      rows.append(["outputs", model.graph.outputs.map { "\($0.name) \(model.graph[$0.value].type)" }.joined(separator: ", ")])
-      rows += (model.model?.hyperparameters ?? []).map { ["  " + $0.name, $0.value.description] }
+      rows.append([
+        "inputs", model.graph.inputs.map { "\(model.graph[$0].name) \(model.graph[$0].type)" }.joined(separator: ", "),
+      ])
+      rows.append([
+        "outputs", model.graph.outputs.map { "\($0.name) \(model.graph[$0.value].type)" }.joined(separator: ", "),
+      ])
+      rows += model.hyperparameters.map { ["  " + $0.name, $0.value] }
       rows += model.assumptions.map { ["assumed", $0] }
     }
     if let problem { rows.append(["model", "none: " + problem.replacing("\n", with: "\n  ")]) }
@@ -120,9 +124,10 @@ private struct Inspection {
       object["parameters"] = .integer(model.parameterCount)
       object["reached_parameters"] = .integer(model.graph.parameterCount)
       object["task"] = .string(model.task)
-      object["inputs"] = .object(names(model.graph.inputs.map { (model.graph[$0].name, model.graph[$0].type.description) }))
+      object["inputs"] = .object(
+        names(model.graph.inputs.map { (model.graph[$0].name, model.graph[$0].type.description) }))
       object["outputs"] = .object(names(model.graph.outputs.map { ($0.name, model.graph[$0.value].type.description) }))
-      object["hyperparameters"] = .object(names((model.model?.hyperparameters ?? []).map { ($0.name, $0.value.description) }))
+      object["hyperparameters"] = .object(names(model.hyperparameters))
       object["assumptions"] = .array(model.assumptions.map { .string($0) })
     }
     if let problem { object["problem"] = .string(problem) }
@@ -152,7 +157,7 @@ private struct Inspection {
     }
   }
 
-  private func names(_ pairs: [(String, String)]) -> JSONObject {
+  private func names(_ pairs: [(name: String, value: String)]) -> JSONObject {
     var object = JSONObject()
     for (name, value) in pairs { object[name] = .string(value) }
     return object
@@ -170,6 +175,7 @@ private struct Inspection {
   private var dtypes: String {
     var counts: [DType: Int] = [:]
     for tensor in tensors { counts[tensor.dtype, default: 0] += 1 }
-    return DType.allCases.compactMap { dtype in counts[dtype].map { "\($0) × \(dtype.shortName)" } }.joined(separator: ", ")
+    return DType.allCases.compactMap { dtype in counts[dtype].map { "\($0) × \(dtype.shortName)" } }.joined(
+      separator: ", ")
   }
 }

@@ -11,7 +11,7 @@ struct Quantize: ParsableCommand {
   @Argument(help: "A checkpoint or a floating-point artifact.") var input: String
   @Argument(help: "The artifact: .gguf.") var output: String
   @Option(help: "A recipe's name, or the path of a recipe file (JSON).") var recipe = "int8"
-  @Option(help: "Examples to balance the layers on: a safetensors file of inputs. Made from a seed unless given.")
+  @Option(help: "Examples to balance the layers on: a safetensors file of inputs. Without it the weights alone decide.")
   var calibration: String?
   @OptionGroup var inputs: InputArguments
   @OptionGroup var outputs: OutputArguments

@@ -18,7 +18,8 @@ struct Verify: ParsableCommand {
   @Argument(help: "The original: a checkpoint or an artifact.") var reference: String
   @Argument(help: "The model to prove.") var candidate: String
   @Option(help: "The inputs: a safetensors file.") var inputs: String?
-  @Flag(help: "Compare every linear layer, on the reference's own activations and on the candidate's.") var layers = false
+  @Flag(help: "Compare every linear layer, on the reference's own activations and on the candidate's.") var layers =
+    false
   @Flag(help: "Name the first layer that adds more error than the recipe allows, and why.") var bisect = false
   @Option(help: "Write the report as a page.") var report: String?
   @Option(name: .customLong("json"), help: "Write the report as JSON; - prints it instead of the table.")

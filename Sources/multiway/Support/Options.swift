@@ -44,12 +44,13 @@ extension ConversionReport {
       return
     }
     Console.print(
-      Text.table([
-        [title, output],
-        ["size", "\(Text.bytes(inputBytes)) → \(Text.bytes(outputBytes)) (\(ratio))"],
-        ["parameters", "\(Text.count(parametersBefore)) → \(Text.count(parametersAfter))"],
-      ] + passes.map { ["pass", "\($0.name): \(PassText.text($0.statistics))"] }
-        + [["time", "\(fixedSeconds(seconds)), peak memory \(Text.bytes(System.peakMemory))"]]))
+      Text.table(
+        [
+          [title, output],
+          ["size", "\(Text.bytes(inputBytes)) → \(Text.bytes(outputBytes)) (\(ratio))"],
+          ["parameters", "\(Text.count(parametersBefore)) → \(Text.count(parametersAfter))"],
+        ] + passes.map { ["pass", "\($0.name): \(PassText.text($0.statistics))"] }
+          + [["time", "\(fixedSeconds(seconds)), peak memory \(Text.bytes(System.peakMemory))"]]))
     for note in notes { Console.note("note: " + note) }
   }
 

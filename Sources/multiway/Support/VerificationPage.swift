@@ -72,8 +72,11 @@ struct VerificationPage {
   }
 
   private var suspectText: String {
-    guard let (layer, reason) = report.firstSuspect else { return "bisect    no layer adds more error than the recipe allows" }
-    return "bisect    the first layer below its gate is \(layer.name) (\(Decibels(layer.local.sqnr)) locally): \(reason)"
+    guard let (layer, reason) = report.firstSuspect else {
+      return "bisect    no layer adds more error than the recipe allows"
+    }
+    return
+      "bisect    the first layer below its gate is \(layer.name) (\(Decibels(layer.local.sqnr)) locally): \(reason)"
   }
 
   /// The report as a page that needs nothing else.
