@@ -144,8 +144,9 @@ import Testing
     wrong["apple"] = zeros([1])
     #expect(
       try problems(wrong) == [
-        "unexpected: apple", "unexpected: banana", "missing: image", "text holds numbers that are not whole",
+        "missing: image", "text holds numbers that are not whole",
         "padding_mask has shape [2, 7], expected u8[batch, text_tokens], where text_tokens is 8",
+        "unexpected: apple", "unexpected: banana",
       ])
   }
 
