@@ -3,6 +3,7 @@ import MultiwayConversion
 import MultiwayCore
 import MultiwayGraph
 import MultiwayPasses
+import MultiwayQuantization
 import MultiwayTestSupport
 import Testing
 
@@ -28,7 +29,7 @@ import Testing
     let recipe = try Recipes.find(recipe)
     let artifact = try bench.artifact(fixture, recipe)
     var graph = try bench.load(fixture).graph
-    let statistics = recipe.wantsCalibration ? try Calibration.synthetic(for: graph).statistics(of: graph) : nil
+    let statistics = recipe.wantsCalibration ? try ActivationStatistics.estimated(for: graph) : nil
     _ = try recipe.pipeline(statistics: statistics).run(on: &graph)
     #expect(artifact.graph.description == graph.description)
     let inputs = randomInputs(for: graph, batch: 2)
@@ -59,6 +60,35 @@ import Testing
     // Int8 it must be: in fp32 it would be nearer than 8 bits can come.
     #expect(decibels(golden, logits) < 60)
     #expect(artifact.file.byteCount * 3 < (try bench.load("digits")).file.byteCount)
+  }
+
+  /// Examples that the model runs on first are as good as none at least, give the same bytes again, and are named in the artifact.
+  @Test func calibrationIsRecorded() throws {
+    let image = try Fixtures.digits(100..<140).image
+    let calibration = Calibration(inputs: ["image": image], description: "forty digits")
+    for name in ["a.gguf", "b.gguf"] {
+      _ = try Conversions.quantize(
+        try bench.load("digits"), recipe: Recipes.int8, calibration: calibration, to: bench.folder.path(name),
+        overwrite: false)
+    }
+    let isEqual = try bench.folder.bytes("a.gguf") == bench.folder.bytes("b.gguf")
+    #expect(isEqual)
+    let artifact = try LoadedModel(path: bench.folder.path("a.gguf"))
+    #expect(JSONValue.object(try artifact.recipe.json).text().contains("forty digits"))
+    let (test, _, golden) = try Fixtures.digits(0..<100)
+    let logits = try #require(try Engine.runtime.run(artifact.graph, ["image": test])["logits"])
+    #expect(decibels(golden, logits) >= 40)
+  }
+
+  @Test func examplesThatDoNotFitAreRefused() throws {
+    let calibration = Calibration(inputs: ["image": TensorValue([1, 3], [0, 0, 0])], description: "wrong")
+    let found = expect(GraphErrorCode.invalidInputs) {
+      _ = try Conversions.quantize(
+        try bench.load("digits"), recipe: Recipes.int8, calibration: calibration, to: bench.folder.path("out.gguf"),
+        overwrite: false)
+    }
+    #expect(found?.found.contains("image has shape [1, 3]") == true)
+    #expect(try bench.folder.names() == [])
   }
 
   /// Both implementations compute what the artifact says: the roundings that fall the other way are few.

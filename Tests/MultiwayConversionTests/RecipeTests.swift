@@ -37,7 +37,10 @@ import Testing
     for node in graph.nodes where node.role?.isBlockLinear == true {
       #expect((node.op.name == "quantized_linear") == (node.role == .feedForwardIn))
     }
-    #expect(graph.constants.filter { $0.data.shape.rank == 2 }.allSatisfy { $0.data.dtype == .bf16 })
+    let matrices = graph.constants.filter { $0.data.shape.rank == 2 && ![.f32, .i32].contains($0.data.dtype) }
+    #expect(!matrices.isEmpty && matrices.allSatisfy { $0.data.dtype == .bf16 })
+    let scales = graph.constants.filter { $0.data.shape.rank == 2 && $0.data.dtype == .f32 }
+    #expect(scales.allSatisfy { $0.name.hasSuffix(".scale") }, "nothing but scales stays in fp32")
   }
 
   @Test(arguments: [

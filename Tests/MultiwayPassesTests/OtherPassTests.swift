@@ -114,7 +114,7 @@ import Testing
       try printed(sketch.graph, after: QuantizeLinears(roles: [.feedForwardIn])) == """
         graph(image: f32[batch, 5]) -> (logits)
           %hidden = quantized_linear %image, panels=hidden.weight.int8:i8[2, 2, 64, 4], \
-        scales=hidden.weight.scale:f32[70], sums=hidden.weight.sum:i32[70], bias=hidden.bias:f32[70] : f32[batch, 70]
+        scales=hidden.weight.scale:f32[1, 70], sums=hidden.weight.sum:i32[1, 70], bias=hidden.bias:f32[70] : f32[batch, 70]
           %logits = linear %hidden, weight=head.weight:f32[2, 70] : f32[batch, 2]
           return logits = %logits
 

@@ -30,11 +30,13 @@ public struct GraphSketch {
     return .linear(weight: weight, bias: hasBias ? constant(name + ".bias", [outputs], role: role) : nil)
   }
 
-  /// The same in int8.
-  public mutating func quantizedLinear(_ name: String, outputs: Int, inputs: Int, hasBias: Bool = true) -> Op {
+  /// The same in int8, with the inputs cut into groups.
+  public mutating func quantizedLinear(
+    _ name: String, outputs: Int, inputs: Int, groups: Int = 1, hasBias: Bool = true
+  ) -> Op {
     let weight = numbers.floats(outputs * inputs)
     let matrix = QuantizedMatrix(
-      .stored(StoredTensor(name: name, dtype: .f32, shape: [outputs, inputs], elements: weight)))
+      .stored(StoredTensor(name: name, dtype: .f32, shape: [outputs, inputs], elements: weight)), groups: groups)
     let ids = QuantizedMatrix.Component.allCases.map { component in
       graph.addConstant(
         Constant(
@@ -44,7 +46,7 @@ public struct GraphSketch {
     return .quantizedLinear(
       QuantizedLinear(
         panels: ids[0], scales: ids[1], sums: ids[2], bias: hasBias ? constant(name + ".bias", [outputs]) : nil,
-        inputs: inputs, outputs: outputs))
+        inputs: inputs, outputs: outputs, groups: groups))
   }
 
   /// A LayerNorm of a width.
