@@ -55,7 +55,7 @@ public struct FoldNorms: Pass {
       let output = graph.nodes[position].outputs[0]
       let readers = consumers[output.index]
       guard !readers.isEmpty, !graph.outputs.contains(where: { $0.value == output }),
-        readers.allSatisfy({ isFoldable(graph, $0) })
+        hasOwnConstants(graph, position), readers.allSatisfy({ isFoldable(graph, $0) })
       else { continue }
       let choice = try weight.map { weight throws(PassError) in
         try choose(graph, weight: weight, bias: bias, readers: readers, name: graph[output].name)
@@ -72,8 +72,15 @@ public struct FoldNorms: Pass {
 
   /// A reader folds if it is a linear layer whose constants no other node reads.
   private func isFoldable(_ graph: Graph, _ position: Int) -> Bool {
-    guard case .linear(let weight, _) = graph.nodes[position].op else { return false }
-    return graph.nodes.filter { node in node.op.constants.contains { $0.id == weight } }.count == 1
+    guard case .linear = graph.nodes[position].op else { return false }
+    return hasOwnConstants(graph, position)
+  }
+
+  private func hasOwnConstants(_ graph: Graph, _ position: Int) -> Bool {
+    let own = Set(graph.nodes[position].op.constants.map(\.id))
+    return !graph.nodes.enumerated().contains { other, node in
+      other != position && node.op.constants.contains { own.contains($0.id) }
+    }
   }
 
   private func fold(bias: ConstantID, into readers: [Int], of graph: inout Graph) {

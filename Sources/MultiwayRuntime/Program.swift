@@ -9,7 +9,7 @@ struct BufferID: Hashable, Sendable {
 
 /// What a buffer holds.
 struct Buffer: Sendable {
-  enum Kind: Sendable {
+  enum Kind: Hashable, Sendable {
     /// The elements of a value.
     case elements
     /// A value quantized per token and group: bytes, scales and zero points.

@@ -69,6 +69,8 @@ import Testing
     ("digits", "fp32", "065abff676467180"), ("digits", "f16", "083a40c9b2713e6d"),
     ("tiny/classification", "fp32", "fb5c31bcd021a748"), ("tiny/classification", "f16", "13f1191036de1717"),
     ("tiny/features", "fp32", "f979467a0cbc3967"), ("tiny/features", "f16", "6102f85102fafd65"),
+    ("digits", "int8", "b803d7785a7dc747"), ("tiny/classification", "int8", "2398d26333ff4638"),
+    ("tiny/features", "int8", "54a1d6cafdc9d88f"),
     ("tiny/heads/vqa", "fp32", "8788732667ed5df8"), ("tiny/heads/retrieval", "fp32", "11b676b1942339e5"),
   ]
 }

@@ -26,6 +26,23 @@ import Testing
     #expect(qualities.count { $0 >= 110 } * 10 >= qualities.count * 9)
   }
 
+  /// Layers in groups, alone, with GELU and with a residual sum, each fused by the runtime; nothing rounds before the first layer.
+  @Test(arguments: [(16, 2), (1536, 2), (3072, 4)])
+  func groupsComputeTheSame(inputs: Int, groups: Int) throws {
+    var sketch = GraphSketch(seed: UInt64(inputs))
+    let x = sketch.graph.addInput("image", ValueType(.f32, [.symbol("batch"), .fixed(inputs)]))
+    for (name, outputs) in [("plain", 70), ("gelu", 65), ("sum", inputs)] {
+      let layer = sketch.quantizedLinear(name + ".layer", outputs: outputs, inputs: inputs, groups: groups)
+      let y = try sketch.add(layer, x, name: name + ".layer")
+      switch name {
+      case "gelu": sketch.output(name, try sketch.add(.gelu, y, name: name))
+      case "sum": sketch.output(name, try sketch.add(.add, x, y, name: name))
+      default: sketch.output(name, y)
+      }
+    }
+    try check(sketch.graph, atLeast: 110, seed: 1)
+  }
+
   @discardableResult
   private func check(_ graph: Graph, atLeast floor: Double, seed: UInt64) throws -> [Double] {
     var qualities: [Double] = []

@@ -145,8 +145,8 @@ import Testing
     #expect(
       try problems(wrong) == [
         "missing: image", "text holds numbers that are not whole",
-        "padding_mask has shape [2, 7], expected u8[batch, text_tokens], where text_tokens is 8", "unexpected: apple",
-        "unexpected: banana",
+        "padding_mask has shape [2, 7], expected u8[batch, text_tokens], where text_tokens is 8",
+        "unexpected: apple", "unexpected: banana",
       ])
     // A file of another kind, with hundreds of tensors, does not fill the screen.
     for index in 0..<300 { wrong["stranger\(index)"] = zeros([1]) }
