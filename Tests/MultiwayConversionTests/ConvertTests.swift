@@ -154,6 +154,20 @@ import Testing
     #expect(try found["steps"]?.integers() == [7])
   }
 
+  /// What is int8 stays int8, and its scales stay fp32; the other matrices change.
+  @Test func theDtypeOfAnInt8ArtifactChanges() throws {
+    let artifact = try bench.artifact("tiny/classification", Recipes.int8)
+    try bench.convert(bench.folder.path("out.gguf"), to: "wide.gguf", dtype: .f32)
+    let wide = try LoadedModel(path: bench.folder.path("wide.gguf"))
+    #expect(!wide.graph.constants.contains { $0.data.dtype == .f16 })
+    #expect(
+      wide.graph.constants.count { $0.data.dtype == .i8 } == artifact.graph.constants.count { $0.data.dtype == .i8 })
+    // f16 widens exactly, so the bits stay.
+    let inputs = randomInputs(for: wide.graph, batch: 2)
+    #expect(try Engine.runtime.run(wide.graph, inputs).bits == Engine.runtime.run(artifact.graph, inputs).bits)
+    #expect(try wide.recipe.name == "int8")
+  }
+
   @Test func anInt8ArtifactHasNoStateDict() throws {
     _ = try bench.artifact("tiny/classification", Recipes.int8)
     try bench.convert(bench.folder.path("out.gguf"), to: "out.safetensors")

@@ -85,6 +85,35 @@ import Testing
     #expect(artifact.file.byteCount * 3 < (try bench.load("digits")).file.byteCount)
   }
 
+  /// Examples that the model runs on first are as good as none at least, give the same bytes again, and are named in the artifact.
+  @Test func calibrationIsRecorded() throws {
+    let image = try Fixtures.digits(100..<140).image
+    let calibration = Calibration(inputs: ["image": image], description: "forty digits")
+    for name in ["a.gguf", "b.gguf"] {
+      _ = try Conversions.quantize(
+        try bench.load("digits"), recipe: Recipes.int8, calibration: calibration, to: bench.folder.path(name),
+        overwrite: false)
+    }
+    let isEqual = try bench.folder.bytes("a.gguf") == bench.folder.bytes("b.gguf")
+    #expect(isEqual)
+    let artifact = try LoadedModel(path: bench.folder.path("a.gguf"))
+    #expect(JSONValue.object(try artifact.recipe.json).text().contains("forty digits"))
+    let (test, _, golden) = try Fixtures.digits(0..<100)
+    let logits = try #require(try Engine.runtime.run(artifact.graph, ["image": test])["logits"])
+    #expect(decibels(golden, logits) >= 40)
+  }
+
+  @Test func examplesThatDoNotFitAreRefused() throws {
+    let calibration = Calibration(inputs: ["image": TensorValue([1, 3], [0, 0, 0])], description: "wrong")
+    let found = expect(GraphErrorCode.invalidInputs) {
+      _ = try Conversions.quantize(
+        try bench.load("digits"), recipe: Recipes.int8, calibration: calibration, to: bench.folder.path("out.gguf"),
+        overwrite: false)
+    }
+    #expect(found?.found.contains("image has shape [1, 3]") == true)
+    #expect(try bench.folder.names() == [])
+  }
+
   /// Both implementations compute what the artifact says: the roundings that fall the other way are few.
   @Test func theReferenceAgreesOnInt8() throws {
     let artifact = try bench.artifact("digits", Recipes.int8)

@@ -23,9 +23,14 @@ import Testing
     let plan = try #require(MemoryPlan(program, symbols: symbols))
     #expect(plan.offsets.allSatisfy { $0 >= 0 && $0 % 64 == 0 })
     #expect(zip(plan.offsets, plan.sizes).allSatisfy { $0 + $1 <= plan.byteCount })
-    for (buffer, size) in zip(program.buffers, plan.sizes) where buffer.kind == .elements {
-      let elements = buffer.type.dimensions.compactMap { $0.resolved(symbols) }.reduce(1, *)
-      #expect(size >= elements * (buffer.type.dtype.byteWidth ?? 1))
+    for (buffer, size) in zip(program.buffers, plan.sizes) {
+      let shape = buffer.type.dimensions.compactMap { $0.resolved(symbols) }
+      let rows = shape.dropLast().reduce(1, *)
+      switch buffer.kind {
+      case .elements: #expect(size >= shape.reduce(1, *) * (buffer.type.dtype.byteWidth ?? 1))
+      // A byte for each number, a scale and a zero point for each group.
+      case .quantizedTokens(let groups): #expect(size >= rows * (try #require(shape.last) + groups * 8))
+      }
     }
     for step in -1...program.steps.count {
       let alive = program.buffers.indices.filter { plan.sizes[$0] > 0 && isAlive($0, at: step, in: program) }

@@ -54,7 +54,11 @@ struct RandomGraph {
   private mutating func linear(_ inputs: Int, _ outputs: Int) -> Op {
     let name = name("weights")
     let hasBias = pick(2) == 0
-    if hasInt8, pick(2) == 0 { return sketch.quantizedLinear(name, outputs: outputs, inputs: inputs, hasBias: hasBias) }
+    if hasInt8, pick(2) == 0 {
+      let groups = [1, 2, 3].filter { $0 == 1 || inputs % ($0 * QuantizedMatrix.panelInputs) == 0 }
+      return sketch.quantizedLinear(
+        name, outputs: outputs, inputs: inputs, groups: groups[pick(groups.count)], hasBias: hasBias)
+    }
     return sketch.linear(name, outputs: outputs, inputs: inputs, hasBias: hasBias, as: sketch.storage)
   }
 
@@ -77,7 +81,7 @@ struct RandomGraph {
   }
 
   private mutating func feedForward(_ x: ValueID) throws -> ValueID {
-    let inner = [3, 16, 65][pick(3)]
+    let inner = [3, 16, 24, 65][pick(4)]
     let normed = try add(sketch.norm(name("norm"), width), x)
     let hidden = try add(linear(width, inner), normed)
     let active = try add(.gelu, hidden)

@@ -63,15 +63,18 @@ import Testing
   @Test func theSeedsCoverEveryOp() throws {
     var names: Set<String> = []
     var paddedStreams: Set<Int> = []
+    var groups: Set<Int> = []
     for seed in RandomGraphTests.seeds {
       for hasInt8 in [false, true] {
         for node in try RandomGraph(seed: seed, hasInt8: hasInt8).graph.nodes {
           names.insert(node.op.name)
           if case .attention(_, true) = node.op { paddedStreams.insert(node.outputs.count) }
+          if case .quantizedLinear(let linear) = node.op { groups.insert(linear.groups) }
         }
       }
     }
     #expect(paddedStreams == [1, 2])
+    #expect(groups == [1, 2, 3])
     #expect(
       names == [
         "patchify", "embedding", "prepend_token", "add_positions", "zero_padding", "layer_norm", "linear",

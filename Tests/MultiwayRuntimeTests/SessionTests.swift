@@ -148,6 +148,12 @@ import Testing
         "padding_mask has shape [2, 7], expected u8[batch, text_tokens], where text_tokens is 8",
         "unexpected: apple", "unexpected: banana",
       ])
+    // A file of another kind, with hundreds of tensors, does not fill the screen.
+    for index in 0..<300 { wrong["stranger\(index)"] = zeros([1]) }
+    let many = try problems(wrong)
+    #expect(many.count < 20)
+    #expect(many.first == "missing: image")
+    #expect(many.last == "and \(305 - many.count + 1) more")
   }
 
   @Test func everyKindOfWrongInput() throws {

@@ -30,7 +30,7 @@ public struct GraphSketch {
     return .linear(weight: weight, bias: hasBias ? constant(name + ".bias", [outputs], role: role) : nil)
   }
 
-  /// The same in int8.
+  /// The same in int8, with the inputs cut into groups.
   public mutating func quantizedLinear(
     _ name: String, outputs: Int, inputs: Int, groups: Int = 1, hasBias: Bool = true
   ) -> Op {

@@ -52,8 +52,12 @@ import Testing
       ])
   }
 
-  @Test func theSameCommandGivesTheSameBytes() throws {
-    for name in ["a.gguf", "b.gguf"] { try multiway("quantize", digits, folder.path(name)) }
+  @Test(arguments: [[], ["--calibration", Fixtures.path("digits_test.safetensors")]])
+  func theSameCommandGivesTheSameBytes(options: [String]) throws {
+    for name in ["a.gguf", "b.gguf"] {
+      let run = try CommandLineRun(["quantize", digits, folder.path(name)] + options)
+      #expect(run.status == 0, "\(run.errors)")
+    }
     let isEqual = try folder.bytes("a.gguf") == folder.bytes("b.gguf")
     #expect(isEqual)
   }
@@ -162,7 +166,7 @@ import Testing
   @Test(arguments: [
     ("inspect", ["--tensors", "--graph", "--json", "--state-dict", "--heads"]),
     ("convert", ["--dtype", "--force", "--json", "--state-dict", "--heads"]),
-    ("quantize", ["--recipe", "--force", "--json", "--state-dict", "--heads"]),
+    ("quantize", ["--recipe", "--calibration", "--force", "--json", "--state-dict", "--heads"]),
     ("prune", ["--keep", "--force", "--json", "--state-dict", "--heads"]),
     ("run", ["--inputs", "--outputs", "--batch", "--threads", "--force", "--json", "--state-dict", "--heads"]),
     (
