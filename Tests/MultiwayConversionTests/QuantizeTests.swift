@@ -2,7 +2,6 @@ import MultiwayArtifact
 import MultiwayConversion
 import MultiwayCore
 import MultiwayGraph
-import MultiwayParity
 import MultiwayPasses
 import MultiwayQuantization
 import MultiwayTestSupport
@@ -37,28 +36,6 @@ import Testing
     #expect(try Engine.runtime.run(artifact.graph, inputs).bits == Engine.runtime.run(graph, inputs).bits)
     #expect(try artifact.recipe.name == recipe.name)
     #expect(artifact.task == (try bench.load(fixture).task))
-  }
-
-  /// Given examples change the balance, are recorded, and keep the layers as close.
-  @Test func calibrationIsUsedAndRecorded() throws {
-    let model = try bench.load("digits")
-    let images = try #require(try Fixtures.values("digits_test.safetensors")["image"]).rows(0..<32)
-    let calibration = Calibration(inputs: ["image": images], description: "32 digits")
-    let path = bench.folder.path("calibrated.gguf")
-    _ = try Conversions.quantize(model, recipe: Recipes.int8, calibration: calibration, to: path, overwrite: false)
-    let calibrated = try LoadedModel(path: path)
-    let plain = try bench.artifact("digits", Recipes.int8)
-    #expect(try calibrated.recipe.json["calibration"]?.string == "32 digits")
-    #expect(try plain.recipe.json["calibration"]?.string != "32 digits")
-    let verification = Verification(
-      reference: model.graph, candidate: calibrated.graph, gates: Recipes.int8.gates, comparesLayers: true)
-    let report = try verification.run(["image": images], isSynthetic: false)
-    #expect(report.hasPassed, "\(report.verdict)")
-    // The same examples give the same bytes.
-    let again = bench.folder.path("again.gguf")
-    _ = try Conversions.quantize(model, recipe: Recipes.int8, calibration: calibration, to: again, overwrite: false)
-    let isEqual = try bench.folder.bytes("calibrated.gguf") == bench.folder.bytes("again.gguf")
-    #expect(isEqual)
   }
 
   /// What is read from an artifact and written again is the same file.
