@@ -60,6 +60,7 @@ public struct FoldNorms: Pass {
       let choice = try weight.map { weight throws(PassError) in
         try choose(graph, weight: weight, bias: bias, readers: readers, name: graph[output].name)
       }
+      if bias == nil, case .keep = choice ?? .keep { continue }
       if let bias { fold(bias: bias, into: readers, of: &graph) }
       let kept = weight.flatMap { move($0, choice ?? .keep, into: readers, of: &graph) }
       graph.nodes[position].op = .layerNorm(weight: kept, bias: nil, epsilon: epsilon)
@@ -91,12 +92,25 @@ public struct FoldNorms: Pass {
       if let oldBias {
         graph[oldBias].data = data
       } else {
-        let name = graph[weight].name.replacing(".weight", with: ".bias")
         let new = graph.addConstant(
-          Constant(name: name, role: graph[weight].role, modality: graph[weight].modality, data: data))
+          Constant(
+            name: biasName(graph, weight), role: graph[weight].role, modality: graph[weight].modality, data: data))
         graph.nodes[reader].op = .linear(weight: weight, bias: new)
       }
     }
+  }
+
+  /// A name for a bias that a layer did not have: that of its weight with another ending, made unique.
+  private func biasName(_ graph: Graph, _ weight: ConstantID) -> String {
+    let own = graph[weight].name
+    let base = (own.hasSuffix(".weight") ? String(own.dropLast(".weight".count)) : own) + ".bias"
+    let names = Set(graph.constants.map(\.name))
+    var (name, number) = (base, 1)
+    while names.contains(name) {
+      number += 1
+      name = "\(base).\(number)"
+    }
+    return name
   }
 
   /// Moves the chosen part of a norm's weight into its readers. Returns the weight that stays with the norm.
