@@ -62,7 +62,9 @@ public struct ParityReport: Sendable {
       let peak = Int(layer.inputPeak.rounded())
       return (layer, "its input's largest value is \(peak) × the root mean square: a few channels dominate")
     }
-    return (layer, "its input is unremarkable, so its weights differ from the reference's by more than rounding")
+    // No rounding to 8 bits is as coarse as this where the input is unremarkable.
+    if layer.local.sqnr < 20 { return (layer, "its weights differ from the reference's by more than rounding") }
+    return (layer, "its weights or activations spread more than the recipe's steps can follow")
   }
 
   /// What the verdict means, in words.
