@@ -43,7 +43,9 @@ enum ForeignFormat {
     Signature(bytes: [0x1F, 0x8B], found: "this is a gzip archive", remedy: unpack),
     Signature(bytes: Array("7z".utf8) + [0xBC, 0xAF, 0x27, 0x1C], found: "this is a 7z archive", remedy: unpack),
     Signature(bytes: Array("Rar!".utf8), found: "this is a rar archive", remedy: unpack),
-    Signature(bytes: [0x28, 0xB5, 0x2F, 0xFD], found: "this is a zstd stream", remedy: "unpack it with `zstd -d` and give the file inside"),
+    Signature(
+      bytes: [0x28, 0xB5, 0x2F, 0xFD], found: "this is a zstd stream",
+      remedy: "unpack it with `zstd -d` and give the file inside"),
     Signature(bytes: [0xFD] + Array("7zXZ".utf8), found: "this is an xz archive", remedy: unpack),
     Signature(bytes: Array("BZh".utf8), found: "this is a bzip2 archive", remedy: unpack),
     Signature(bytes: [0x89] + Array("HDF".utf8), found: "this is an HDF5 file", remedy: "export it as safetensors"),
