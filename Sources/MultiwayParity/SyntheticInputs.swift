@@ -7,11 +7,16 @@ public enum SyntheticInputs {
   /// The number of text tokens of an example, where the model has positions for as many.
   private static let textTokens = 24
 
-  /// Makes inputs for a graph.
+  /// More elements than these are refused: an artifact may claim any image size.
+  private static let maximumElements = 1 << 28
+
+  /// Makes inputs for a graph. Throws `.tooLarge` where they would be larger than any model of the family needs.
   /// - Parameters:
   ///   - examples: the batch.
   ///   - seed: equal seeds make equal inputs, on every machine.
-  public static func make(for graph: Graph, examples: Int, seed: UInt64 = 0) -> [String: TensorValue] {
+  public static func make(
+    for graph: Graph, examples: Int, seed: UInt64 = 0
+  ) throws(ParityError) -> [String: TensorValue] {
     var random = SeededNumbers(seed: seed)
     var inputs: [String: TensorValue] = [:]
     let textLength = min(textTokens, capacity(graph))
@@ -20,7 +25,11 @@ public enum SyntheticInputs {
       let dimensions = value.type.dimensions.map { dimension in
         dimension.size ?? (dimension.symbol == "text_tokens" ? textLength : examples) + dimension.offset
       }
-      let shape = Shape(dimensions)
+      guard let shape = Shape(checking: dimensions), shape.elementCount <= maximumElements else {
+        throw ParityError(
+          .tooLarge, "the input \(value.name): \(value.type) is too large to make for \(examples) examples",
+          expected: "at most \(maximumElements) elements", remedy: "use fewer examples, or give inputs of your own")
+      }
       switch value.type.dtype {
       case .f32: inputs[value.name] = images(shape, &random)
       case .u8: inputs[value.name] = padding(shape)
@@ -50,7 +59,7 @@ public enum SyntheticInputs {
   }
 
   private static func images(_ shape: Shape, _ random: inout SeededNumbers) -> TensorValue {
-    let (height, width) = (shape[shape.rank - 2], shape[shape.rank - 1])
+    let (height, width) = shape.rank >= 2 ? (shape[shape.rank - 2], shape.last) : (1, shape.last)
     var elements = [Float](repeating: 0, count: shape.elementCount)
     for plane in 0..<shape.elementCount / max(1, height * width) {
       for (cells, weight) in [(3, Float(1)), (7, 0.6), (17, 0.35)] {
@@ -78,7 +87,7 @@ public enum SyntheticInputs {
 
   /// Every second example has its last quarter padded.
   private static func padding(_ shape: Shape) -> TensorValue {
-    let tokens = shape[1]
+    let tokens = shape.last
     return TensorValue(
       shape,
       integers: (0..<shape.elementCount).map { index in

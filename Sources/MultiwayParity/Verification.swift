@@ -8,6 +8,8 @@ import MultiwayRuntime
 public enum ParityErrorCode: FailureCode {
   /// The two models do not compute the same things.
   case incomparable
+  /// The inputs that would have to be made are too large.
+  case tooLarge
 
   /// The exit code class.
   public var category: FailureCategory { .data }

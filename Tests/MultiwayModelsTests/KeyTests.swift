@@ -25,6 +25,22 @@ import Testing
       #expect(throws: ModelError.self, sourceLocation: sourceLocation) { _ = try load(tensors, heads: heads) })
   }
 
+  /// An empty tensor may claim any dimension; sizes are never taken from one that no file could fill.
+  @Test(arguments: [
+    "head.weight", "fc_norm.weight", "beit3.text_embed.weight", "beit3.encoder.embed_positions.B.weight",
+    "beit3.encoder.embed_positions.A.weight", "beit3.vision_embed.proj.weight",
+    "beit3.encoder.layers.0.ffn.A.fc1.weight",
+  ])
+  func absurdDimensionsAreErrors(name: String) throws {
+    for huge in [1 << 30, 1 << 40, 1 << 62] {
+      var changed = try tensors("tiny/classification")
+      let place = try #require(changed.firstIndex { $0.name == name })
+      changed[place] = StoredTensor(name: name, dtype: .f32, shape: [huge, 0], elements: [Float]())
+      let error = try failure(changed)
+      #expect([.keysDoNotFit, .unsupported].contains(error.code))
+    }
+  }
+
   @Test func everyProblemIsInOneError() throws {
     var broken: [StoredTensor] = []
     for var tensor in try tensors("tiny/classification") {

@@ -168,15 +168,40 @@ import Testing
 }
 
 @Suite struct SyntheticInputTests {
+  /// A graph that somebody wrote by hand may claim any input.
+  @Test(arguments: [
+    ValueType(.f32, [.symbol("batch"), 3, .fixed(1 << 30), .fixed(1 << 30)]),
+    ValueType(.f32, [.symbol("batch"), .fixed(1 << 30)]),
+    ValueType(.u8, [.fixed(Int.max), 2]),
+  ])
+  func absurdInputsAreRefused(type: ValueType) throws {
+    var graph = Graph()
+    _ = graph.addInput("image", type)
+    let error = try #require(
+      #expect(throws: ParityError.self) { _ = try SyntheticInputs.make(for: graph, examples: 2) })
+    #expect(error.code == .tooLarge)
+  }
+
+  @Test func inputsOfAnyRankAreMade() throws {
+    var graph = Graph()
+    for (name, type) in [
+      ("a", ValueType(.f32, [.symbol("batch")])), ("b", ValueType(.f32, [])), ("c", ValueType(.u8, [4])),
+    ] {
+      _ = graph.addInput(name, type)
+    }
+    let inputs = try SyntheticInputs.make(for: graph, examples: 2)
+    #expect(inputs["a"]?.shape == [2] && inputs["b"]?.shape == [] && inputs["c"]?.shape == [4])
+  }
+
   @Test(arguments: Fixtures.models)
   func theyFitEveryGraph(name: String) throws {
     let graph = try Fixtures.graph(name)
     // Most of these have positions for fewer tokens than an example commonly has.
-    let inputs = SyntheticInputs.make(for: graph, examples: 3)
+    let inputs = try SyntheticInputs.make(for: graph, examples: 3)
     let bound = try graph.bind(inputs)
     #expect(bound.symbols["batch"] == 3)
-    #expect(SyntheticInputs.make(for: graph, examples: 3) == inputs)
-    #expect(SyntheticInputs.make(for: graph, examples: 3, seed: 1)["image"] != inputs["image"])
+    #expect(try SyntheticInputs.make(for: graph, examples: 3) == inputs)
+    #expect(try SyntheticInputs.make(for: graph, examples: 3, seed: 1)["image"] != inputs["image"])
     let image = try #require(inputs["image"])
     #expect(image.floats.allSatisfy { abs($0) < 3 })
     #expect(Set(image.floats).count > 100)

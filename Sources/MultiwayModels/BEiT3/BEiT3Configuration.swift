@@ -91,7 +91,8 @@ private struct ShapeFinder {
   }
 
   subscript(key: String) -> Shape? {
-    guard let shape = shapes[prefix + key], shape.rank > 0 else { return nil }
+    // An empty tensor may claim any dimension; a size that no file can fill is no size.
+    guard let shape = shapes[prefix + key], shape.rank > 0, shape[0] < 1 << 30 else { return nil }
     return shape
   }
 

@@ -30,7 +30,7 @@ struct Bench: ParsableCommand {
   func run() throws {
     let loaded = try LoadedModel(path: model, options: input.options)
     let session = try Session(loaded.graph, threads: threads.threads)
-    let inputs = try loaded.graph.bind(SyntheticInputs.make(for: loaded.graph, examples: batch))
+    let inputs = try loaded.graph.bind(try SyntheticInputs.make(for: loaded.graph, examples: batch))
     var workspace = try Workspace(session, symbols: inputs.symbols)
     _ = try session.run(inputs, in: &workspace)
     let firstResult = System.sinceStart

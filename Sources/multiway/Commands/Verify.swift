@@ -57,7 +57,7 @@ struct Verify: ParsableCommand {
   }
 
   private func readInputs(_ graph: Graph) throws -> ([String: TensorValue], [Int]?, Bool) {
-    guard let inputs else { return (SyntheticInputs.make(for: graph, examples: examples, seed: seed), nil, true) }
+    guard let inputs else { return (try SyntheticInputs.make(for: graph, examples: examples, seed: seed), nil, true) }
     let read = try TensorFiles.readInputs(inputs, for: graph)
     return (read.tensors, read.labels, false)
   }

@@ -55,8 +55,8 @@ struct BEiT3HeadKeys {
 
   func has(_ key: String) -> Bool { shapes[key] != nil }
 
-  /// The first dimension of a key, nil if it is not there.
-  func outputs(_ key: String) -> Int? { shapes[key].flatMap { $0.rank > 0 ? $0[0] : nil } }
+  /// The first dimension of a key, nil if it is not there or is one that no file can fill, which an empty tensor may claim.
+  func outputs(_ key: String) -> Int? { shapes[key].flatMap { $0.rank > 0 && $0[0] < 1 << 30 ? $0[0] : nil } }
 }
 
 /// The heads that are known. A new one is a file and a line here.
