@@ -48,7 +48,7 @@ public enum Conversions {
       statistics = try calibration?.statistics(of: graph) ?? .estimated(for: graph)
       recipe.calibration = calibration?.description ?? "none: activations estimated from the weights"
     }
-    let passes = try recipe.pipeline(statistics: statistics).run(on: &graph)
+    let passes = try run(recipe.pipeline(statistics: statistics), on: &graph, of: input)
     var report = try write(graph, of: input, recipe: recipe, to: path, overwrite: overwrite, progress: progress)
     report.passes = passes
     return report
@@ -91,7 +91,7 @@ public enum Conversions {
   ) throws -> ConversionReport {
     var graph = input.graph
     let pass: any Pass = keep.map { KeepModality($0) } ?? RemoveUnreached()
-    let passes = try PassPipeline([pass]).run(on: &graph)
+    let passes = try run(PassPipeline([pass]), on: &graph, of: input)
     let kept = try keep ?? reachedModality(graph, path: input.file.path)
     var report: ConversionReport
     switch try OutputKind(path: path) {
@@ -106,6 +106,19 @@ public enum Conversions {
 }
 
 extension Conversions {
+  /// Runs passes; an error names the file that the graph came from.
+  private static func run(
+    _ pipeline: PassPipeline, on graph: inout Graph, of input: LoadedModel
+  ) throws(PassError) -> [PassPipeline.Report] {
+    do {
+      return try pipeline.run(on: &graph)
+    } catch {
+      var named = error
+      named.diagnosis.file = error.diagnosis.file ?? input.file.path
+      throw named
+    }
+  }
+
   private static func write(
     _ graph: Graph, of input: LoadedModel, recipe: Recipe, to path: String, overwrite: Bool, progress: Progress?
   ) throws -> ConversionReport {
@@ -130,7 +143,7 @@ extension Conversions {
         recipe = plain
       }
     }
-    let reports = try PassPipeline(passes).run(on: &graph)
+    let reports = try run(PassPipeline(passes), on: &graph, of: input)
     var report = try write(graph, of: input, recipe: recipe, to: path, overwrite: overwrite, progress: progress)
     report.passes = reports
     return report

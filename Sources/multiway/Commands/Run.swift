@@ -34,7 +34,9 @@ struct Run: ParsableCommand {
     let session = try Session(loaded.graph, threads: threads.threads)
     let start = System.now
     let bar = ProgressBar("running")
-    let results = try session.run(read.tensors, atMost: batch) { bar.update($0, $1) }
+    let results = try TensorFiles.naming(inputs) {
+      try session.run(read.tensors, atMost: batch) { bar.update($0, $1) }
+    }
     let seconds = System.now - start
     if let outputs {
       try TensorFiles.write(

@@ -48,7 +48,9 @@ struct Verify: ParsableCommand {
       reference: try Verification.specialised(left.graph, like: right.graph), candidate: right.graph,
       gates: recipe.gates, threads: threads.threads, comparesLayers: layers || bisect)
     let bar = ProgressBar("verifying")
-    let result = try verification.run(tensors, labels: labels, isSynthetic: isSynthetic) { bar.update($0, $1) }
+    let result = try TensorFiles.naming(inputs) {
+      try verification.run(tensors, labels: labels, isSynthetic: isSynthetic) { bar.update($0, $1) }
+    }
     let page = VerificationPage(
       report: result, reference: reference, candidate: candidate, recipe: recipe.name, showsLayers: layers,
       showsSuspect: bisect)

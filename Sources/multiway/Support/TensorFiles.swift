@@ -29,6 +29,16 @@ enum TensorFiles {
     return Inputs(tensors: tensors, labels: labels, identity: checkpoint.identity)
   }
 
+  /// Runs `body`; an error about inputs names the file that they came from, nil for inputs that were made.
+  static func naming<Result>(_ path: String?, _ body: () throws -> Result) throws -> Result {
+    do {
+      return try body()
+    } catch var error as GraphError where error.code == .invalidInputs {
+      error.diagnosis.file = error.diagnosis.file ?? path
+      throw error
+    }
+  }
+
   /// Writes outputs.
   static func write(
     _ outputs: [(name: String, value: TensorValue)], to path: String, overwrite: Bool, inputs: [FileIdentity]
