@@ -22,7 +22,7 @@ public struct Reference: Sendable {
 
   /// Runs the graph.
   /// - Parameters:
-  ///   - inputs: by name, as many as the graph has. A padding mask may be of any number type: what is not zero is padded.
+  ///   - inputs: by name; `Graph.bind` says what they may be.
   ///   - observe: called with the name and the elements of every value in execution order, the inputs first.
   /// - Returns: the outputs in the order of the graph.
   public func run(
@@ -30,7 +30,7 @@ public struct Reference: Sendable {
   ) throws -> [(name: String, value: TensorValue)] {
     try graph.verify()
     var values = [TensorValue?](repeating: nil, count: graph.values.count)
-    for (id, value) in zip(graph.inputs, try checkedInputs(inputs)) {
+    for (id, value) in zip(graph.inputs, try graph.bind(inputs).tensors) {
       observe?(graph[id].name, value)
       values[id.index] = value
     }
@@ -74,30 +74,5 @@ public struct Reference: Sendable {
     }
     for output in graph.outputs { counts[output.value.index] += 1 }
     return counts
-  }
-
-  /// The inputs in the order of the graph; one error lists everything that is wrong with them.
-  private func checkedInputs(_ inputs: [String: TensorValue]) throws(ReferenceError) -> [TensorValue] {
-    var binding = InputBinding()
-    var checked: [TensorValue] = []
-    for id in graph.inputs {
-      guard let value = inputs[graph[id].name] else {
-        binding.problems.append("'\(graph[id].name)' \(graph[id].type) is missing")
-        continue
-      }
-      checked.append(binding.bind(graph[id], to: value))
-    }
-    let expected = graph.inputs.map { graph[$0].name }
-    for name in inputs.keys.sorted() where !expected.contains(name) {
-      binding.problems.append("'\(name)' is not an input of this model")
-    }
-    for node in graph.nodes {
-      guard case .embedding(let table) = node.op, let id = node.inputs.first, graph.inputs.contains(id),
-        let ids = inputs[graph[id].name]
-      else { continue }
-      binding.checkIDs(graph[id].name, ids, rows: graph[table].data.shape[0])
-    }
-    try binding.throwProblems(node: nil)
-    return checked
   }
 }
