@@ -164,16 +164,6 @@ public final class MappedFile: @unchecked Sendable {
     guard first < last else { return }
     unsafe _ = madvise(base + first, last - first, MADV_DONTNEED)
   }
-
-  /// Asks the kernel to read `range` ahead.
-  public func willNeed(_ range: Range<Int>) {
-    guard let base = unsafe base else { return }
-    let page = Int(getpagesize())
-    let first = max(0, range.lowerBound) / page * page
-    let last = min(range.upperBound, byteCount)
-    guard first < last else { return }
-    unsafe _ = madvise(base + first, last - first, MADV_WILLNEED)
-  }
 }
 
 /// What makes two paths the same file.

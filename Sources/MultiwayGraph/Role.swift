@@ -48,14 +48,6 @@ public enum Role: String, CaseIterable, Hashable, Sendable {
     default: false
     }
   }
-
-  /// True for the role of a LayerNorm.
-  public var isNorm: Bool {
-    switch self {
-    case .attentionNorm, .attentionInnerNorm, .feedForwardNorm, .feedForwardInnerNorm, .finalNorm, .headNorm: true
-    default: false
-    }
-  }
 }
 
 /// Which tokens a parameter acts on: the A experts serve vision, the B experts serve text.

@@ -132,7 +132,6 @@ private func write(_ text: String, to path: String, overwrite: Bool = false, inp
     #expect(file.bytes.array(of: UInt8.self) == Array("hello".utf8))
     file.discard(0..<5)
     file.discard(-10..<1 << 40)
-    file.willNeed(0..<100)
     #expect(file.bytes.array(of: UInt8.self) == Array("hello".utf8))
   }
 
