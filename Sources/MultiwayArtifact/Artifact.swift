@@ -26,7 +26,7 @@ public struct Artifact: Sendable {
   public static func recognizes(_ container: GGUFContainer) -> Bool { container[ArtifactKey.graph] != nil }
 
   /// Opens an artifact. The header is checked whole; tensor bytes are not touched.
-  public static func read(_ file: MappedFile) throws -> Artifact { try read(GGUFContainer.read(file)) }
+  public static func read(_ file: any ByteSource) throws -> Artifact { try read(GGUFContainer.read(file)) }
 
   /// Opens the artifact in a container.
   public static func read(_ container: GGUFContainer) throws -> Artifact {
@@ -73,7 +73,7 @@ public struct Artifact: Sendable {
         problems.append("'\(tensor.name)' \(tensor.type.name)\(tensor.dimensions)")
         continue
       }
-      let storage = MappedStorage(file: container.file, range: try container.range(of: tensor))
+      let storage = FileRange(file: container.file, range: try container.range(of: tensor))
       constants[tensor.name] = .stored(StoredTensor(name: tensor.name, dtype: dtype, shape: shape, storage: storage))
     }
     guard problems.isEmpty else {

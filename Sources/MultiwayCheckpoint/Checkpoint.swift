@@ -45,7 +45,7 @@ public struct Checkpoint: Sendable {
   public let notes: [String]
 
   init(
-    format: String, file: MappedFile, stateDicts: [StateDict], metadata: JSONObject = JSONObject(),
+    format: String, file: any ByteSource, stateDicts: [StateDict], metadata: JSONObject = JSONObject(),
     opaqueRecords: [String] = [], notes: [String] = []
   ) {
     self.format = format
@@ -82,5 +82,16 @@ public protocol CheckpointReader: Sendable {
   /// True where the file that starts with these bytes is of the format.
   static func recognizes(_ header: RawSpan) -> Bool
   /// Reads the headers of a file and checks everything in them.
-  static func read(_ file: MappedFile) throws(CheckpointError) -> Checkpoint
+  static func read(_ file: any ByteSource) throws(CheckpointError) -> Checkpoint
+}
+
+extension ByteSource {
+  /// The bytes in `range`, which must lie within.
+  func contents(in range: Range<Int>) throws(CheckpointError) -> TensorBytes {
+    do throws(TensorError) {
+      return try bytes(in: range)
+    } catch {
+      throw CheckpointError(.corrupt, error.diagnosis)
+    }
+  }
 }

@@ -18,9 +18,9 @@ public enum CheckpointFormats {
   }
 
   /// Reads a checkpoint from a file that is mapped already.
-  public static func read(_ file: MappedFile) throws(CheckpointError) -> Checkpoint {
-    let bytes = file.bytes
-    let header = bytes.span.extracting(0..<min(headerSize, bytes.byteCount))
+  public static func read(_ file: any ByteSource) throws(CheckpointError) -> Checkpoint {
+    let start = try file.contents(in: 0..<min(headerSize, file.byteCount))
+    let header = start.span
     for reader in all where reader.recognizes(header) { return try reader.read(file) }
     throw ForeignFormat.diagnose(header, path: file.path, byteCount: file.byteCount)
   }

@@ -22,13 +22,13 @@ public final class MemoryStorage: TensorStorage {
   public func discard() {}
 }
 
-/// A storage that is a range of a mapped file, with no checksum of its own.
-public final class MappedStorage: TensorStorage {
-  private let file: MappedFile
+/// A storage that is a range of a file, with no checksum of its own.
+public final class FileRange: TensorStorage {
+  private let file: any ByteSource
   private let range: Range<Int>
 
   /// The bytes of `file` in `range`, which must lie within.
-  public init(file: MappedFile, range: Range<Int>) {
+  public init(file: any ByteSource, range: Range<Int>) {
     precondition(range.lowerBound >= 0 && range.upperBound <= file.byteCount)
     self.file = file
     self.range = range
@@ -36,8 +36,8 @@ public final class MappedStorage: TensorStorage {
 
   /// The number of bytes.
   public var byteCount: Int { range.count }
-  /// The bytes in place.
-  public func load() -> TensorBytes { file.bytes.extracting(range) }
+  /// The bytes, in place where the file is mapped.
+  public func load() throws(TensorError) -> TensorBytes { try file.bytes(in: range) }
   /// Lets the pages go.
   public func discard() { file.discard(range) }
 }

@@ -3,7 +3,7 @@ public import MultiwayCore
 /// A GGUF file (versions 2 and 3, little-endian): its metadata, and where its tensors are. It knows nothing of models.
 public struct GGUFContainer: Sendable {
   /// The file.
-  public let file: MappedFile
+  public let file: any ByteSource
   /// The version of the format.
   public let version: Int
   /// The metadata in file order; the keys are unique.
@@ -17,7 +17,7 @@ public struct GGUFContainer: Sendable {
   private let keys: [String: Int]
   private let names: [String: Int]
 
-  init(file: MappedFile, header: GGUFHeader) {
+  init(file: any ByteSource, header: GGUFHeader) {
     self.file = file
     version = header.version
     metadata = header.metadata
@@ -32,8 +32,8 @@ public struct GGUFContainer: Sendable {
   public static func recognizes(_ header: RawSpan) -> Bool { header.starts(with: GGUFHeader.magic) }
 
   /// Reads the header and checks everything in it; tensor bytes are not touched.
-  public static func read(_ file: MappedFile) throws(GGUFError) -> GGUFContainer {
-    let bytes = file.bytes
+  public static func read(_ file: any ByteSource) throws(GGUFError) -> GGUFContainer {
+    let bytes = try contents(of: file, in: 0..<file.byteCount)
     var parser = GGUFParser(bytes.span, path: file.path)
     return GGUFContainer(file: file, header: try parser.parse())
   }
@@ -55,9 +55,17 @@ public struct GGUFContainer: Sendable {
     return start..<start + size
   }
 
-  /// A tensor's bytes, in place.
+  /// A tensor's bytes, in place where the file is mapped.
   public func bytes(of tensor: GGUFTensorInfo) throws(GGUFError) -> TensorBytes {
-    file.bytes.extracting(try range(of: tensor))
+    try GGUFContainer.contents(of: file, in: try range(of: tensor))
+  }
+
+  private static func contents(of file: any ByteSource, in range: Range<Int>) throws(GGUFError) -> TensorBytes {
+    do throws(TensorError) {
+      return try file.bytes(in: range)
+    } catch {
+      throw GGUFError(.corrupt, error.diagnosis)
+    }
   }
 }
 

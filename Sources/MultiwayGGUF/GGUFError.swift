@@ -20,6 +20,8 @@ public enum GGUFErrorCode: FailureCode {
   case badType
   /// Tensors that do not follow each other as the format demands.
   case badOffset
+  /// A compressed file that does not unpack.
+  case corrupt
   /// The bytes given to the writer are not what was declared.
   case wrongSize
 

@@ -10,7 +10,7 @@ public enum GGUFCheckpointReader: CheckpointReader {
   public static func recognizes(_ header: RawSpan) -> Bool { GGUFContainer.recognizes(header) }
 
   /// Reads the header; block-quantized tensors are listed, but their bytes cannot be asked for yet.
-  public static func read(_ file: MappedFile) throws(CheckpointError) -> Checkpoint {
+  public static func read(_ file: any ByteSource) throws(CheckpointError) -> Checkpoint {
     do {
       let container = try GGUFContainer.read(file)
       var tensors: [StoredTensor] = []
@@ -20,7 +20,7 @@ public enum GGUFCheckpointReader: CheckpointReader {
         if let dtype = info.type.dtype {
           let range = info.byteCount == 0 ? 0..<0 : try container.range(of: info)
           tensors.append(
-            StoredTensor(name: info.name, dtype: dtype, shape: shape, storage: MappedStorage(file: file, range: range)))
+            StoredTensor(name: info.name, dtype: dtype, shape: shape, storage: FileRange(file: file, range: range)))
         } else {
           quantized.append("\(info.name) (\(info.type.name))")
           tensors.append(
@@ -85,6 +85,7 @@ extension CheckpointError {
       case .truncated: .truncated
       case .malformed, .badAlignment, .badShape, .badType, .badOffset: .malformed
       case .badName: .duplicateName
+      case .corrupt: .corrupt
       case .wrongSize: .sizeMismatch
       }
     self.init(code, error.diagnosis)

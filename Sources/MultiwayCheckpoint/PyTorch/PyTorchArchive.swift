@@ -2,11 +2,11 @@ import MultiwayCore
 
 /// One of PyTorch's zip archives being read.
 struct PyTorchArchive {
-  let file: MappedFile
+  let file: any ByteSource
   let zip: ZipArchive
   let root: String
 
-  init(file: MappedFile) throws(CheckpointError) {
+  init(file: any ByteSource) throws(CheckpointError) {
     self.file = file
     zip = try ZipArchive(file: file)
     root = try PyTorchArchive.findRoot(zip)

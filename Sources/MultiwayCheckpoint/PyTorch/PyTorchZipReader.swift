@@ -11,7 +11,7 @@ public enum PyTorchZipReader: CheckpointReader {
   }
 
   /// Reads the archive's directory and its pickle; tensor bytes are not touched.
-  public static func read(_ file: MappedFile) throws(CheckpointError) -> Checkpoint {
+  public static func read(_ file: any ByteSource) throws(CheckpointError) -> Checkpoint {
     do throws(CheckpointError) {
       return try PyTorchArchive(file: file).checkpoint()
     } catch {

@@ -21,7 +21,7 @@ public enum SafetensorsReader: CheckpointReader {
   }
 
   /// Reads the header and checks everything in it; tensor bytes are not touched.
-  public static func read(_ file: MappedFile) throws(CheckpointError) -> Checkpoint {
+  public static func read(_ file: any ByteSource) throws(CheckpointError) -> Checkpoint {
     let header = try headerBytes(file)
     let dataOffset = prefixSize + header.count
     let entries = try parse(header, path: file.path)
@@ -34,16 +34,16 @@ public enum SafetensorsReader: CheckpointReader {
     let tensors = places.map { place in
       let range = dataOffset + place.range.lowerBound..<dataOffset + place.range.upperBound
       return StoredTensor(
-        name: place.name, dtype: place.dtype, shape: place.shape, storage: MappedStorage(file: file, range: range))
+        name: place.name, dtype: place.dtype, shape: place.shape, storage: FileRange(file: file, range: range))
     }
     return Checkpoint(
       format: formatName, file: file, stateDicts: [StateDict(name: "", tensors: tensors)],
       metadata: try metadata(entries[metadataKey], path: file.path))
   }
 
-  private static func headerBytes(_ file: MappedFile) throws(CheckpointError) -> [UInt8] {
-    let bytes = file.bytes
-    guard let length = bytes.span.load(UInt64.self, at: 0) else {
+  private static func headerBytes(_ file: any ByteSource) throws(CheckpointError) -> [UInt8] {
+    let prefix = try file.contents(in: 0..<min(prefixSize, file.byteCount))
+    guard let length = prefix.span.load(UInt64.self, at: 0) else {
       throw CheckpointError(.truncated, "the file has \(file.byteCount) bytes", expected: "at least 8", file: file.path)
     }
     guard let count = Int(exactly: length), count <= maximumHeaderSize else {
@@ -56,7 +56,7 @@ public enum SafetensorsReader: CheckpointReader {
         .truncated, "a header of \(count) bytes in a file of \(file.byteCount)",
         remedy: "the download or copy is incomplete: fetch the file again", file: file.path, byteOffset: 0)
     }
-    return bytes.span.array(in: prefixSize..<prefixSize + count)
+    return try file.contents(in: prefixSize..<prefixSize + count).array(of: UInt8.self)
   }
 
   private static func parse(_ header: [UInt8], path: String) throws(CheckpointError) -> JSONObject {

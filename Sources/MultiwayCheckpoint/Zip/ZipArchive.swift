@@ -22,12 +22,12 @@ struct ZipEntry {
 /// The directory of a zip archive. There is one view of it only: every local header must say what the central directory says,
 /// names are unique, and records do not overlap.
 struct ZipArchive {
-  let file: MappedFile
+  let file: any ByteSource
   let entries: [ZipEntry]
   private let index: [[UInt8]: Int]
 
-  init(file: MappedFile) throws(CheckpointError) {
-    let bytes = file.bytes
+  init(file: any ByteSource) throws(CheckpointError) {
+    let bytes = try file.contents(in: 0..<file.byteCount)
     var parser = ZipParser(bytes.span, path: file.path)
     let entries = try parser.parse()
     // The local headers lie between the weights: their pages need not stay.

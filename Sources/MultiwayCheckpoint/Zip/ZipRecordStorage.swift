@@ -8,14 +8,14 @@ final class ZipRecordStorage: TensorStorage {
     var unpacked: TensorBytes?
   }
 
-  private let file: MappedFile
+  private let file: any ByteSource
   private let entry: ZipEntry
   private let state = Mutex(State())
 
   /// How many bytes are summed up before their pages are let go.
   private static let sliceSize = 16 << 20
 
-  init(file: MappedFile, entry: ZipEntry) {
+  init(file: any ByteSource, entry: ZipEntry) {
     self.file = file
     self.entry = entry
   }
@@ -30,7 +30,7 @@ final class ZipRecordStorage: TensorStorage {
         state.unpacked = unpacked
         return unpacked
       }
-      let bytes = file.bytes.extracting(entry.range)
+      let bytes = try file.bytes(in: entry.range)
       if !state.isVerified {
         try verify(bytes, isMapped: true)
         state.isVerified = true
@@ -45,7 +45,7 @@ final class ZipRecordStorage: TensorStorage {
   }
 
   private func unpack() throws(TensorError) -> TensorBytes {
-    let packed = file.bytes.extracting(entry.range)
+    let packed = try file.bytes(in: entry.range)
     guard let unpacked = Deflate.inflate(packed.span, to: entry.size) else {
       throw TensorError(
         .corrupt, "the compressed record '\(entry.displayName)' does not unpack to \(entry.size) bytes",
