@@ -14,7 +14,7 @@ public struct FoldLayerScale: Pass {
   /// Makes the pass.
   public init() {}
 
-  /// Folds every layer scale whose input is a linear layer that nothing else reads, and whose weights no other layer has.
+  /// Folds every layer scale whose input is a linear layer that nothing else reads, and whose weights no layer has that is scaled otherwise.
   public func run(on graph: inout Graph) -> PassStatistics {
     foldIntoLayers(of: &graph) { op, graph in
       guard case .scaleChannels(let factors) = op else { return nil }
@@ -25,7 +25,8 @@ public struct FoldLayerScale: Pass {
 }
 
 /// Takes nodes that change the result of a linear layer channel by channel into its weights: the layer then makes what the node made,
-/// under its name. Layers whose result or weights something else reads as well stay.
+/// under its name. Layers whose result something else reads as well stay. Layers that share their weights fold together, where every
+/// one of them is changed in the same way.
 /// - Parameter change: what a node does to weight and bias; nil for nodes of other ops.
 func foldIntoLayers(
   of graph: inout Graph, _ change: (Op, Graph) -> ((TensorExpression) -> TensorExpression)?
@@ -34,18 +35,29 @@ func foldIntoLayers(
   let consumers = graph.consumers()
   let producers = graph.producers()
   let readers = graph.constantReaderCounts()
-  var folded: Set<Int> = []
-  for position in graph.nodes.indices {
-    guard let change = change(graph.nodes[position].op, graph) else { continue }
+  var found: [Op: [(node: Int, layer: Int)]] = [:]
+  var layers: [Op] = []
+  for position in graph.nodes.indices where change(graph.nodes[position].op, graph) != nil {
     let input = graph.nodes[position].inputs[0]
     guard consumers[input.index] == [position], !graph.outputs.contains(where: { $0.value == input }),
-      let producer = producers[input.index], case .linear(let weight, let bias) = graph.nodes[producer].op,
-      ([weight] + (bias.map { [$0] } ?? [])).allSatisfy({ readers[$0] == 1 })
+      let producer = producers[input.index], case .linear = graph.nodes[producer].op
     else { continue }
-    for constant in [weight, bias].compactMap({ $0 }) { graph[constant].data = change(graph[constant].data) }
-    graph.nodes[producer].outputs = graph.nodes[position].outputs
-    folded.insert(position)
-    statistics.rewrites += 1
+    let layer = graph.nodes[producer].op
+    if found[layer] == nil { layers.append(layer) }
+    found[layer, default: []].append((position, producer))
+  }
+  var folded: Set<Int> = []
+  for layer in layers {
+    guard let places = found[layer], let first = places.first.map({ graph.nodes[$0.node].op }),
+      places.allSatisfy({ graph.nodes[$0.node].op == first }),
+      layer.constants.allSatisfy({ readers[$0.id] == places.count }), let change = change(first, graph)
+    else { continue }
+    for (_, id) in layer.constants { graph[id].data = change(graph[id].data) }
+    for (node, producer) in places {
+      graph.nodes[producer].outputs = graph.nodes[node].outputs
+      folded.insert(node)
+    }
+    statistics.rewrites += places.count
   }
   graph.nodes = graph.nodes.enumerated().filter { !folded.contains($0.offset) }.map(\.element)
   statistics.removedNodes = folded.count

@@ -45,58 +45,40 @@ public struct FoldNorms: Pass {
     self.statistics = statistics
   }
 
-  /// Folds every norm that only linear layers read.
+  /// Folds every norm that only linear layers read. Norms that share a weight, because several streams go through them, fold together.
   public func run(on graph: inout Graph) throws(PassError) -> PassStatistics {
-    let consumers = graph.consumers()
     var tally = Tally()
-    for position in graph.nodes.indices {
-      guard case .layerNorm(let weight, let bias, let epsilon) = graph.nodes[position].op, weight != nil || bias != nil
-      else { continue }
-      let output = graph.nodes[position].outputs[0]
-      let readers = consumers[output.index]
-      guard !readers.isEmpty, !graph.outputs.contains(where: { $0.value == output }),
-        hasOwnConstants(graph, position), readers.allSatisfy({ isFoldable(graph, $0) })
-      else { continue }
-      let choice = try weight.map { weight throws(PassError) in
-        try choose(graph, weight: weight, bias: bias, readers: readers, name: graph[output].name)
-      }
+    for group in NormGroup.all(in: graph) {
+      guard case .layerNorm(let weight, let bias, let epsilon) = graph.nodes[group.norms[0]].op else { continue }
+      let choice = try weight.map { weight throws(PassError) in try choose(graph, group, weight: weight, bias: bias) }
       if bias == nil, case .keep = choice ?? .keep { continue }
-      if let bias { fold(bias: bias, into: readers, of: &graph) }
-      let kept = weight.flatMap { move($0, choice ?? .keep, into: readers, of: &graph) }
-      graph.nodes[position].op = .layerNorm(weight: kept, bias: nil, epsilon: epsilon)
-      graph[output].name += ".folded"
+      var layers = group.layers
+      if let bias { fold(bias: bias, into: &layers, of: &graph) }
+      let kept = weight.flatMap { move($0, choice ?? .keep, into: layers, of: &graph) }
+      for norm in group.norms {
+        graph.nodes[norm].op = .layerNorm(weight: kept, bias: nil, epsilon: epsilon)
+        graph[graph.nodes[norm].outputs[0]].name += ".folded"
+      }
       tally.count(choice ?? .keep)
     }
     graph.removeDeadCode()
     return tally.statistics
   }
 
-  /// A reader folds if it is a linear layer whose constants no other node reads.
-  private func isFoldable(_ graph: Graph, _ position: Int) -> Bool {
-    guard case .linear = graph.nodes[position].op else { return false }
-    return hasOwnConstants(graph, position)
-  }
-
-  private func hasOwnConstants(_ graph: Graph, _ position: Int) -> Bool {
-    let own = Set(graph.nodes[position].op.constants.map(\.id))
-    return !graph.nodes.enumerated().contains { other, node in
-      other != position && node.op.constants.contains { own.contains($0.id) }
-    }
-  }
-
-  private func fold(bias: ConstantID, into readers: [Int], of graph: inout Graph) {
-    for reader in readers {
-      guard case .linear(let weight, let oldBias) = graph.nodes[reader].op else { continue }
+  private func fold(bias: ConstantID, into layers: inout [NormGroup.Layer], of graph: inout Graph) {
+    for place in layers.indices {
+      let layer = layers[place]
       let data = TensorExpression.shiftedBias(
-        oldBias.map { graph[$0].data }, weight: graph[weight].data, shift: graph[bias].data)
-      if let oldBias {
-        graph[oldBias].data = data
-      } else {
-        let new = graph.addConstant(
-          Constant(
-            name: biasName(graph, weight), role: graph[weight].role, modality: graph[weight].modality, data: data))
-        graph.nodes[reader].op = .linear(weight: weight, bias: new)
+        layer.bias.map { graph[$0].data }, weight: graph[layer.weight].data, shift: graph[bias].data)
+      if let old = layer.bias {
+        graph[old].data = data
+        continue
       }
+      let weight = graph[layer.weight]
+      let new = graph.addConstant(
+        Constant(name: biasName(graph, layer.weight), role: weight.role, modality: weight.modality, data: data))
+      layers[place].bias = new
+      for node in layer.nodes { graph.nodes[node].op = .linear(weight: layer.weight, bias: new) }
     }
   }
 
@@ -115,17 +97,17 @@ public struct FoldNorms: Pass {
 
   /// Moves the chosen part of a norm's weight into its readers. Returns the weight that stays with the norm.
   private func move(
-    _ weight: ConstantID, _ choice: NormFolding.Choice, into readers: [Int], of graph: inout Graph
+    _ weight: ConstantID, _ choice: NormFolding.Choice, into layers: [NormGroup.Layer], of graph: inout Graph
   ) -> ConstantID? {
     switch choice {
     case .keep: return weight
     case .fold:
-      scaleColumns(of: &graph, nodes: readers, by: graph[weight].data)
+      scaleColumns(of: &graph, layers, by: graph[weight].data)
       return nil
     case .balance(let factors):
       let name = graph[weight].name
       let data = StoredTensor(name: name + ".balance", dtype: .f32, shape: [factors.count], elements: factors)
-      scaleColumns(of: &graph, nodes: readers, by: .stored(data))
+      scaleColumns(of: &graph, layers, by: .stored(data))
       let inverse = StoredTensor(
         name: name + ".inverse_balance", dtype: .f32, shape: [factors.count], elements: factors.map { 1 / $0 })
       // A vector times factors is a matrix of one row with its columns scaled.
@@ -135,29 +117,24 @@ public struct FoldNorms: Pass {
     }
   }
 
-  private func scaleColumns(of graph: inout Graph, nodes: [Int], by scales: TensorExpression) {
-    for node in nodes {
-      guard case .linear(let weight, _) = graph.nodes[node].op else { continue }
-      graph[weight].data = .columnsScaled(graph[weight].data, by: scales)
-    }
+  private func scaleColumns(of graph: inout Graph, _ layers: [NormGroup.Layer], by scales: TensorExpression) {
+    for layer in layers { graph[layer.weight].data = .columnsScaled(graph[layer.weight].data, by: scales) }
   }
 
   private func choose(
-    _ graph: Graph, weight: ConstantID, bias: ConstantID?, readers: [Int], name: String
+    _ graph: Graph, _ group: NormGroup, weight: ConstantID, bias: ConstantID?
   ) throws(PassError) -> NormFolding.Choice {
+    let readers = group.layers.flatMap(\.nodes)
     let becomeInt8 = readers.allSatisfy { graph.nodes[$0].role.map(roles.contains) ?? false }
     guard becomeInt8, weights != .never else { return .keep }
     guard weights == .whereErrorDoesNotGrow else { return .fold }
-    var matrices: [TensorExpression] = []
-    for reader in readers {
-      if case .linear(let matrix, _) = graph.nodes[reader].op { matrices.append(graph[matrix].data) }
-    }
+    let names = group.norms.map { graph[graph.nodes[$0].outputs[0]].name }
     do {
       var materializer = Materializer(discardsSources: false)
       let folding = NormFolding(
         weight: try materializer.floats(of: graph[weight].data),
-        bias: try bias.map { try materializer.floats(of: graph[$0].data) }, channels: statistics?[name])
-      return try folding.choose(matrices)
+        bias: try bias.map { try materializer.floats(of: graph[$0].data) }, channels: statistics?.together(names))
+      return try folding.choose(group.layers.map { graph[$0.weight].data })
     } catch let error as any DiagnosedError {
       throw PassError(.weights, error.diagnosis)
     } catch {

@@ -88,7 +88,40 @@ import Testing
     sketch.output("scaled", try sketch.add(.scale(by: 0.5), second, name: "second_scaled"))
     let twice = try sketch.add(op, x, name: "third")
     sketch.output("scaled_too", try sketch.add(.scale(by: 0.25), twice, name: "third_scaled"))
-    try checkPass(FoldQueryScale(), on: sketch.graph, atLeast: .infinity)
+    let after = try checkPass(FoldQueryScale(), on: sketch.graph, atLeast: .infinity)
+    #expect(after.description == sketch.graph.description)
+  }
+
+  /// Two streams through one layer, both scaled alike: the weight is scaled once, for both.
+  @Test(arguments: Engine.allCases)
+  func aSharedWeightIsScaledOnceForAllItsReaders(engine: Engine) throws {
+    var sketch = GraphSketch(seed: 4)
+    let op = sketch.linear("tied", outputs: 4, inputs: 4)
+    for name in ["image", "image2"] {
+      let x = sketch.graph.addInput(name, ValueType(.f32, [.symbol("batch"), 3, 4]))
+      let projected = try sketch.add(op, x, name: name + ".projected")
+      sketch.output(name + ".scaled", try sketch.add(.scale(by: 0.25), projected, name: name + ".scaled"))
+    }
+    let after = try checkPass(FoldQueryScale(), on: sketch.graph, atLeast: .infinity, engine: engine)
+    #expect(after.nodes.map(\.op.name) == ["linear", "linear"])
+    #expect(after.constants.count == 2)
+  }
+
+  /// The factors of layer scale may be shared like the layer before them; a layer with two different ones stays.
+  @Test(arguments: [true, false])
+  func layerScaleBehindASharedLayer(isSame: Bool) throws {
+    var sketch = GraphSketch(seed: 6)
+    let op = sketch.linear("tied", outputs: 4, inputs: 4)
+    let scales = ["a", "b"].map { sketch.constant($0, [4], in: 0.1...2, role: .layerScale) }
+    for (place, name) in ["image", "image2"].enumerated() {
+      let x = sketch.graph.addInput(name, ValueType(.f32, [.symbol("batch"), 3, 4]))
+      let projected = try sketch.add(op, x, name: name + ".projected")
+      let scale = Op.scaleChannels(scales[isSame ? 0 : place])
+      sketch.output(name + ".scaled", try sketch.add(scale, projected, name: name + ".scaled"))
+    }
+    sketch.graph.removeDeadCode()
+    let after = try checkPass(FoldLayerScale(), on: sketch.graph, atLeast: isSame ? 120 : .infinity)
+    #expect(after.nodes.count == (isSame ? 2 : 4))
   }
 }
 
@@ -155,6 +188,33 @@ import Testing
       let after = try checkPass(FoldNorms(weights: policy), on: graph, atLeast: .infinity, isIdempotent: false)
       #expect(after.description == graph.description)
     }
+  }
+
+  /// Two streams through one norm and the layers behind it: what folds serves both, and is folded once.
+  @Test(arguments: FoldNorms.WeightPolicy.allCases)
+  func streamsThatShareANormFoldTogether(policy: FoldNorms.WeightPolicy) throws {
+    var sketch = GraphSketch(seed: 12)
+    let norm = sketch.norm("norm", 8)
+    let layers = ["left", "right"].map { sketch.linear($0, outputs: 4, inputs: 8, hasBias: $0 == "left") }
+    for name in ["image", "image2"] {
+      let x = sketch.graph.addInput(name, ValueType(.f32, [.symbol("batch"), 3, 8]))
+      let normed = try sketch.add(norm, x, name: name + ".norm", role: .headNorm)
+      for (layer, side) in zip(layers, ["left", "right"]) {
+        let y = try sketch.add(layer, normed, name: "\(name).\(side)", role: .head)
+        sketch.output("\(name).\(side)", y)
+      }
+    }
+    let after = try checkPass(FoldNorms(weights: policy), on: sketch.graph, atLeast: 120, isIdempotent: false)
+    let norms = after.nodes.filter { $0.op.name == "layer_norm" }
+    #expect(norms.count == 2 && norms[0].op == norms[1].op)
+    if policy == .always { #expect(norms[0].op.constants.isEmpty) }
+    #expect(!norms[0].op.constants.contains { $0.place == "bias" })
+    #expect(Set(after.constants.map(\.name)).isSuperset(of: ["left.bias", "right.bias"]))
+    // A third stream that reads the norm and something else keeps all of them as they are.
+    let z = sketch.graph.addInput("image3", ValueType(.f32, [.symbol("batch"), 3, 8]))
+    sketch.output("plain", try sketch.add(norm, z, name: "plain", role: .headNorm))
+    let unchanged = try checkPass(FoldNorms(weights: policy), on: sketch.graph, atLeast: .infinity, isIdempotent: false)
+    #expect(unchanged.description == sketch.graph.description)
   }
 
   /// Layers that share a weight or a bias cannot each take a norm in.
