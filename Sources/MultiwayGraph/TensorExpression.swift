@@ -17,8 +17,12 @@ public indirect enum TensorExpression: Sendable {
   case resampled(TensorExpression, Resampling)
   /// Every element times a number.
   case scaled(TensorExpression, by: Float)
+  /// A range of the second axis of a matrix.
+  case columns(TensorExpression, Range<Int>)
   /// A matrix [out, in] with column `k` times `scales[k]`: W·diag(γ).
   case columnsScaled(TensorExpression, by: TensorExpression)
+  /// A matrix [out, in] or a vector [out] with row `i` times `scales[i]`: diag(γ)·W.
+  case rowsScaled(TensorExpression, by: TensorExpression)
   /// `bias + weight · shift` for a matrix [out, in], a shift [in] and a bias [out] (zero where nil).
   case shiftedBias(TensorExpression?, weight: TensorExpression, shift: TensorExpression)
   /// The elements in another dtype, rounded to nearest even.
@@ -85,7 +89,10 @@ extension TensorExpression {
     case .joinedRows(let parts):
       Shape([parts.reduce(0) { $0 + $1.shape[0] }] + (parts.first?.shape.dimensions.dropFirst() ?? []))
     case .resampled(let source, let resampling): Shape([resampling.rows] + source.shape.dimensions.dropFirst())
-    case .scaled(let source, _), .columnsScaled(let source, _), .cast(let source, _), .sum(let source, _): source.shape
+    case .columns(let source, let range): [source.shape[0], range.count]
+    case .scaled(let source, _), .columnsScaled(let source, _), .rowsScaled(let source, _), .cast(let source, _),
+      .sum(let source, _):
+      source.shape
     case .shiftedBias(_, let weight, _): [weight.shape[0]]
     case .quantized(let matrix, .panels):
       QuantizedMatrix.panelShape(outputs: matrix.weight.shape[0], inputs: matrix.weight.shape[1])
@@ -97,9 +104,9 @@ extension TensorExpression {
   public var dtype: DType {
     switch self {
     case .stored(let tensor): tensor.dtype
-    case .reshaped(let source, _), .rows(let source, _): source.dtype
+    case .reshaped(let source, _), .rows(let source, _), .columns(let source, _): source.dtype
     case .joinedRows(let parts): Set(parts.map(\.dtype)).count == 1 ? parts[0].dtype : .f32
-    case .scaled, .columnsScaled, .shiftedBias, .sum, .resampled: .f32
+    case .scaled, .columnsScaled, .rowsScaled, .shiftedBias, .sum, .resampled: .f32
     case .cast(_, let dtype): dtype
     case .quantized(_, .panels): .i8
     case .quantized(_, .scales): .f32
@@ -111,11 +118,12 @@ extension TensorExpression {
   public var sources: [StoredTensor] {
     switch self {
     case .stored(let tensor): [tensor]
-    case .reshaped(let source, _), .rows(let source, _), .scaled(let source, _), .cast(let source, _): source.sources
-    case .resampled(let source, _): source.sources
+    case .reshaped(let source, _), .rows(let source, _), .columns(let source, _), .scaled(let source, _),
+      .cast(let source, _), .resampled(let source, _):
+      source.sources
     case .joinedRows(let parts): parts.flatMap(\.sources)
     case .sum(let left, let right): left.sources + right.sources
-    case .columnsScaled(let source, let scales): source.sources + scales.sources
+    case .columnsScaled(let source, let scales), .rowsScaled(let source, let scales): source.sources + scales.sources
     case .shiftedBias(let bias, let weight, let shift): (bias?.sources ?? []) + weight.sources + shift.sources
     case .quantized(let matrix, _): matrix.weight.sources
     }

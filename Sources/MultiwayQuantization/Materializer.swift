@@ -25,6 +25,12 @@ public struct Materializer {
     case .rows(let source, let range):
       let rowBytes = try Materializer.rowByteCount(source)
       return try bytes(of: source).extracting(range.lowerBound * rowBytes..<range.upperBound * rowBytes)
+    case .columns(let source, let range):
+      let elements = try bytes(of: source)
+      return try StoredTensor(
+        name: "columns", dtype: source.dtype, shape: expression.shape, strides: source.shape.contiguousStrides,
+        elementOffset: range.lowerBound, storage: MemoryStorage(elements)
+      ).contiguousBytes()
     case .cast(let source, let dtype): return try cast(source, to: dtype)
     case .quantized(let matrix, let component):
       let tensors = try quantize(matrix)
@@ -34,7 +40,7 @@ public struct Materializer {
       case .sums: return tensors.sums
       }
     case .joinedRows(let parts): return try joinedRows(parts)
-    case .stored, .scaled, .columnsScaled, .shiftedBias, .sum, .resampled:
+    case .stored, .scaled, .columnsScaled, .rowsScaled, .shiftedBias, .sum, .resampled:
       return TensorBytes(copying: try floats(of: expression))
     }
   }
@@ -51,7 +57,13 @@ public struct Materializer {
       let width = source.shape.elementCount / max(1, source.shape[0])
       return Array(try floats(of: source)[range.lowerBound * width..<range.upperBound * width])
     case .scaled(let source, let factor): return try floats(of: source).map { $0 * factor }
+    case .columns(let source, let range):
+      let (width, elements) = (source.shape[1], try floats(of: source))
+      return (0..<source.shape[0]).flatMap { row in
+        elements[row * width + range.lowerBound..<row * width + range.upperBound]
+      }
     case .columnsScaled(let source, let scales): return try columnsScaled(source, scales)
+    case .rowsScaled(let source, let scales): return try rowsScaled(source, scales)
     case .shiftedBias(let bias, let weight, let shift): return try shiftedBias(bias, weight, shift)
     case .sum(let left, let right): return try sum(left, right)
     case .resampled(let source, let resampling): return try resampled(source, resampling)
@@ -111,6 +123,14 @@ extension Materializer {
       tensor.elementOffset = start
       tensor.shape = expression.shape
       return tensor
+    case .columns(let source, let range):
+      guard var tensor = view(of: source), tensor.strides.count == 2 else { return nil }
+      let (offset, overflow) = range.lowerBound.multipliedReportingOverflow(by: tensor.strides[1])
+      let (start, overflow2) = tensor.elementOffset.addingReportingOverflow(offset)
+      guard !overflow, !overflow2 else { return nil }
+      tensor.elementOffset = start
+      tensor.shape = expression.shape
+      return tensor
     default: return nil
     }
   }
@@ -119,7 +139,8 @@ extension Materializer {
   private static func isRowwise(_ expression: TensorExpression) -> Bool {
     switch expression {
     case .stored: true
-    case .cast(let source, _), .scaled(let source, _), .columnsScaled(let source, _), .rows(let source, _):
+    case .cast(let source, _), .scaled(let source, _), .columnsScaled(let source, _), .rowsScaled(let source, _),
+      .rows(let source, _), .columns(let source, _):
       isRowwise(source)
     case .reshaped, .shiftedBias, .quantized, .joinedRows, .sum, .resampled: false
     }
@@ -131,6 +152,7 @@ extension Materializer {
     case .cast(let source, let dtype): .cast(rows(range, of: source), dtype)
     case .scaled(let source, let factor): .scaled(rows(range, of: source), by: factor)
     case .columnsScaled(let source, let scales): .columnsScaled(rows(range, of: source), by: scales)
+    case .rowsScaled(let source, let scales): .rowsScaled(rows(range, of: source), by: .rows(scales, range))
     default: .rows(expression, range)
     }
   }
@@ -154,6 +176,16 @@ extension Materializer {
       column = column + 1 == width ? 0 : column + 1
     }
     return matrix
+  }
+
+  private mutating func rowsScaled(_ source: TensorExpression, _ scales: TensorExpression) throws -> [Float] {
+    let factors = try floats(of: scales)
+    var elements = try floats(of: source)
+    let width = elements.count / max(1, factors.count)
+    for row in factors.indices {
+      for index in row * width..<(row + 1) * width { elements[index] *= factors[row] }
+    }
+    return elements
   }
 
   private mutating func shiftedBias(
