@@ -144,6 +144,7 @@ extension Materializer {
     case .cast(let source, let dtype): .cast(rows(range, of: source), dtype)
     case .scaled(let source, let factor): .scaled(rows(range, of: source), by: factor)
     case .columnsScaled(let source, let scales): .columnsScaled(rows(range, of: source), by: scales)
+    case .columns(let source, let columns): .columns(rows(range, of: source), columns)
     case .rowsScaled(let source, let scales): .rowsScaled(rows(range, of: source), by: .rows(scales, range))
     default: .rows(expression, range)
     }

@@ -49,6 +49,12 @@ private struct Samples {
     }
   }
 
+  var scaledRows: [Float] { weights.indices.map { weights[$0] * bias[$0 / Samples.columns] } }
+
+  func columns(_ range: Range<Int>, _ values: [Float]) -> [Float] {
+    (0..<Samples.rows).flatMap { row in range.map { values[row * Samples.columns + $0] } }
+  }
+
   func rows(_ range: Range<Int>, _ values: [Float]) -> [Float] {
     Array(values[range.lowerBound * Samples.columns..<range.upperBound * Samples.columns])
   }
@@ -58,7 +64,19 @@ private struct Samples {
     let half = weights.map { HalfPrecision.float(fromF16: HalfPrecision.f16(from: $0)) }
     let brain = weights.map { HalfPrecision.float(fromBF16: HalfPrecision.bf16(from: $0)) }
     let zeros = [Float](repeating: 0, count: Samples.rows)
+    let rowScales = Samples.stored([Samples.rows], bias)
     return [
+      (.columns(matrix, 2..<9), columns(2..<9, weights)), (.columns(strided, 2..<9), columns(2..<9, weights)),
+      (.columns(.cast(matrix, .f16), 12..<13), columns(12..<13, half)), (.columns(matrix, 5..<5), []),
+      (.columns(.rows(matrix, 0..<70), 0..<13), weights),
+      (.rows(.columns(.scaled(matrix, by: 2), 0..<13), 3..<9), rows(3..<9, weights.map { $0 * 2 })),
+      (.rowsScaled(matrix, by: rowScales), scaledRows), (.rowsScaled(strided, by: rowScales), scaledRows),
+      (.rows(.rowsScaled(matrix, by: rowScales), 60..<70), rows(60..<70, scaledRows)),
+      (.rowsScaled(rowScales, by: rowScales), bias.map { $0 * $0 }),
+      (
+        .columnsScaled(.rowsScaled(matrix, by: rowScales), by: scales),
+        scaledRows.indices.map { scaledRows[$0] * factors[$0 % Samples.columns] }
+      ),
       (matrix, weights), (strided, weights), (.reshaped(matrix, [13, 10, 7]), weights),
       (.reshaped(strided, [910]), weights), (.rows(matrix, 3..<9), rows(3..<9, weights)),
       (.rows(strided, 3..<9), rows(3..<9, weights)), (.rows(.rows(matrix, 3..<60), 2..<20), rows(5..<23, weights)),
