@@ -74,8 +74,17 @@ public enum GraphJSON {
     case .attention(let heads, let isPadded): ["heads": .integer(heads), "padded": .bool(isPadded)]
     case .meanTokens(let first): ["first": .integer(first)]
     case .selectToken(let index): ["index": .integer(index)]
-    case .embedding, .prependToken, .zeroPadding, .linear, .gelu, .tanh, .add, .joinTokens, .normalizeL2: [:]
+    case .featureMap(let op, let grid): featureMap(op, grid)
+    case .embedding, .prependToken, .zeroPadding, .linear, .gelu, .tanh, .add, .joinTokens, .joinChannels,
+      .normalizeL2:
+      [:]
     }
+  }
+
+  private static func featureMap(_ op: FeatureMapOp, _ grid: Grid) -> JSONObject {
+    var object = JSONObject()
+    for (name, value) in op.attributes(on: grid) { object[name] = .integer(value) }
+    return object
   }
 
   /// The shortest number that reads back as the same fp32 value: 1e-05, not 9.999999747378752e-06.

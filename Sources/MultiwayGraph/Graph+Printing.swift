@@ -38,6 +38,7 @@ extension Graph: CustomStringConvertible {
     case .attention(let heads, let isPadded): ["heads=\(heads)"] + (isPadded ? ["padded"] : [])
     case .meanTokens(let first): ["first=\(first)"]
     case .selectToken(let index): ["index=\(index)"]
+    case .featureMap(let op, let grid): op.attributes(on: grid).map { "\($0.name)=\($0.value)" }
     default: []
     }
   }

@@ -37,8 +37,12 @@ public enum Op: Hashable, Sendable {
   case selectToken(Int)
   /// The tokens of all inputs after one another.
   case joinTokens
+  /// The channels of all inputs, which have the same tokens, after one another.
+  case joinChannels
   /// x / max(‖x‖₂, 1e-12) over the last axis.
   case normalizeL2
+  /// An operation on a stream that is a feature map of that many rows and columns.
+  case featureMap(FeatureMapOp, Grid)
 }
 
 /// The constants of a linear layer in int8.
@@ -93,7 +97,9 @@ extension Op {
     case .meanTokens: "mean_tokens"
     case .selectToken: "select_token"
     case .joinTokens: "join_tokens"
+    case .joinChannels: "join_channels"
     case .normalizeL2: "normalize_l2"
+    case .featureMap(let op, _): op.name
     }
   }
 
@@ -102,7 +108,7 @@ extension Op {
     switch self {
     case .zeroPadding, .add: 2...2
     case .attention: 3...7
-    case .joinTokens: 2...8
+    case .joinTokens, .joinChannels: 2...8
     default: 1...1
     }
   }
@@ -117,6 +123,7 @@ extension Op {
       case .linear(let weight, let bias): [("weight", weight), ("bias", bias)]
       case .quantizedLinear(let linear):
         [("panels", linear.panels), ("scales", linear.scales), ("sums", linear.sums), ("bias", linear.bias)]
+      case .featureMap(let op, _): op.constants
       default: []
       }
     return places.compactMap { place, id in id.map { (place, $0) } }
@@ -136,6 +143,7 @@ extension Op {
         QuantizedLinear(
           panels: transform(linear.panels), scales: transform(linear.scales), sums: transform(linear.sums),
           bias: linear.bias.map(transform), inputs: linear.inputs, outputs: linear.outputs, groups: linear.groups))
+    case .featureMap(let op, let grid): .featureMap(op.mappingConstants(transform), grid)
     default: self
     }
   }

@@ -79,22 +79,24 @@ struct TypeInference {
       try require(index >= 0 && index < type.dimensions[1].size ?? .max, "a token inside the stream")
       return [ValueType(.f32, [type.dimensions[0], type.dimensions[2]])]
     case .joinTokens: return [try joinTokens()]
+    case .joinChannels: return [try joinChannels()]
+    case .featureMap(let op, let grid): return [try featureMap(op, grid)]
     }
   }
 
-  private func fail(_ found: String, expected: String? = nil) -> GraphError {
+  func fail(_ found: String, expected: String? = nil) -> GraphError {
     let name = node.outputs.first.flatMap { $0.index < graph.values.count ? graph[$0].name : nil } ?? node.op.name
     return GraphError(.typeMismatch, "\(node.op.name): \(found)", expected: expected, node: name)
   }
 
-  private func require(_ condition: Bool, _ expected: String) throws(GraphError) {
+  func require(_ condition: Bool, _ expected: String) throws(GraphError) {
     guard condition else {
       let types = node.inputs.map { graph[$0].type.description }.joined(separator: ", ")
       throw fail("the inputs are \(types)", expected: expected)
     }
   }
 
-  private func input(_ index: Int, rank: Int, dtype: DType) throws(GraphError) -> ValueType {
+  func input(_ index: Int, rank: Int, dtype: DType) throws(GraphError) -> ValueType {
     let type = graph[node.inputs[index]].type
     guard type.dtype == dtype, type.dimensions.count == rank else {
       throw fail("input \(index) is \(type)", expected: "\(dtype.shortName) with \(rank) dimensions")
@@ -102,7 +104,7 @@ struct TypeInference {
     return type
   }
 
-  private func tokens(_ index: Int) throws(GraphError) -> ValueType { try input(index, rank: 3, dtype: .f32) }
+  func tokens(_ index: Int) throws(GraphError) -> ValueType { try input(index, rank: 3, dtype: .f32) }
 
   private func activation(_ index: Int) throws(GraphError) -> ValueType {
     let type = graph[node.inputs[index]].type
@@ -112,14 +114,14 @@ struct TypeInference {
     return type
   }
 
-  private func constant(_ id: ConstantID) throws(GraphError) -> Constant {
+  func constant(_ id: ConstantID) throws(GraphError) -> Constant {
     guard id.index >= 0, id.index < graph.constants.count else {
       throw GraphError(.invalidReference, "\(node.op.name): constant \(id.index) does not exist")
     }
     return graph[id]
   }
 
-  private func matrix(_ id: ConstantID) throws(GraphError) -> Shape {
+  func matrix(_ id: ConstantID) throws(GraphError) -> Shape {
     let constant = try constant(id)
     guard constant.data.shape.rank == 2, constant.data.dtype.isFloatingPoint else {
       throw fail(
@@ -129,7 +131,7 @@ struct TypeInference {
     return constant.data.shape
   }
 
-  private func vector(_ id: ConstantID, _ size: Dimension?, dtype: DType? = nil) throws(GraphError) {
+  func vector(_ id: ConstantID, _ size: Dimension?, dtype: DType? = nil) throws(GraphError) {
     let constant = try constant(id)
     let isRightType = dtype.map { constant.data.dtype == $0 } ?? constant.data.dtype.isFloatingPoint
     guard isRightType, constant.data.shape.rank == 1, constant.data.shape[0] == size?.size else {

@@ -43,7 +43,9 @@ struct NodeEvaluation {
     case .meanTokens(let first): return try meanTokens(first: first)
     case .selectToken(let index): return try selectToken(index)
     case .joinTokens: return joinTokens(inputs)
+    case .joinChannels: return joinChannels()
     case .normalizeL2: return normalizeL2()
+    case .featureMap(let op, let grid): return try featureMap(op, grid)
     }
   }
 

@@ -50,7 +50,11 @@ struct Step: Sendable {
     case meanTokens(first: Int)
     case selectToken(Int)
     case joinTokens
+    case joinChannels
     case normalizeL2
+    case convolution(FloatWeights, FusedEpilogue, kernel: Int, Grid)
+    /// Any other operation on a feature map: those have no constants.
+    case featureMap(FeatureMapOp, Grid)
   }
 
   var operation: Operation
@@ -248,7 +252,12 @@ private struct ProgramBuilder {
     case .meanTokens(let first): emit(node, .meanTokens(first: first))
     case .selectToken(let index): emit(node, .selectToken(index))
     case .joinTokens: emit(node, .joinTokens)
+    case .joinChannels: emit(node, .joinChannels)
     case .normalizeL2: emit(node, .normalizeL2)
+    case .featureMap(.convolution(let weight, let bias, let kernel), let grid):
+      let epilogue = FusedEpilogue(bias: try bias.map { try constants.vector($0) })
+      emit(node, .convolution(try constants.matrix(weight), epilogue, kernel: kernel, grid))
+    case .featureMap(let op, let grid): emit(node, .featureMap(op, grid))
     }
   }
 
