@@ -79,7 +79,7 @@ public struct Artifact: Sendable {
     guard problems.isEmpty else {
       throw ArtifactError(
         .tensorMismatch, "artifacts do not hold " + problems.joined(separator: ", "),
-        expected: "sizes of 1 or more in F32, F16, BF16, I8 or I32")
+        expected: "sizes of 1 or more in F32, F16, BF16, I8, I16 or I32")
     }
     return constants
   }
@@ -113,6 +113,7 @@ extension DType {
     case .f16: self = .f16
     case .bf16: self = .bf16
     case .i8: self = .i8
+    case .i16: self = .i16
     case .i32: self = .i32
     default: return nil
     }
@@ -125,6 +126,7 @@ extension DType {
     case .f16: .f16
     case .bf16: .bf16
     case .i8: .i8
+    case .i16: .i16
     case .i32: .i32
     default: nil
     }

@@ -15,8 +15,12 @@ public indirect enum TensorExpression: Sendable {
   case repeated(TensorExpression, count: Int)
   /// Every element times a number.
   case scaled(TensorExpression, by: Float)
+  /// A range of the second axis of a matrix.
+  case columns(TensorExpression, Range<Int>)
   /// A matrix [out, in] with column `k` times `scales[k]`: W·diag(γ).
   case columnsScaled(TensorExpression, by: TensorExpression)
+  /// A matrix [out, in] or a vector [out] with row `i` times `scales[i]`: diag(γ)·W.
+  case rowsScaled(TensorExpression, by: TensorExpression)
   /// `bias + weight · shift` for a matrix [out, in], a shift [in] and a bias [out] (zero where nil).
   case shiftedBias(TensorExpression?, weight: TensorExpression, shift: TensorExpression)
   /// The factor of each channel that a batch normalization comes down to in inference, [channels].
@@ -114,7 +118,9 @@ extension TensorExpression {
     case .permuted(let source, let axes): Shape(axes.map { source.shape[$0] })
     case .repeated(let source, let count): [source.shape[0] * count]
     case .rows(let source, let range): Shape([range.count] + source.shape.dimensions.dropFirst())
-    case .scaled(let source, _), .columnsScaled(let source, _), .cast(let source, _): source.shape
+    case .columns(let source, let range): [source.shape[0], range.count]
+    case .scaled(let source, _), .columnsScaled(let source, _), .rowsScaled(let source, _), .cast(let source, _):
+      source.shape
     case .shiftedBias(_, let weight, _): [weight.shape[0]]
     case .batchNormScale(let norm), .batchNormShift(let norm, _): norm.weight.shape
     case .quantized(let matrix, .panels):
@@ -127,8 +133,8 @@ extension TensorExpression {
   public var dtype: DType {
     switch self {
     case .stored(let tensor): tensor.dtype
-    case .reshaped(let source, _), .permuted(let source, _), .rows(let source, _): source.dtype
-    case .scaled, .columnsScaled, .shiftedBias, .repeated, .batchNormScale, .batchNormShift: .f32
+    case .reshaped(let source, _), .permuted(let source, _), .rows(let source, _), .columns(let source, _): source.dtype
+    case .scaled, .columnsScaled, .rowsScaled, .shiftedBias, .repeated, .batchNormScale, .batchNormShift: .f32
     case .cast(_, let dtype): dtype
     case .quantized(_, .panels): .i8
     case .quantized(_, .scales): .f32
@@ -140,10 +146,10 @@ extension TensorExpression {
   public var sources: [StoredTensor] {
     switch self {
     case .stored(let tensor): [tensor]
-    case .reshaped(let source, _), .permuted(let source, _), .rows(let source, _), .repeated(let source, _),
-      .scaled(let source, _), .cast(let source, _):
+    case .reshaped(let source, _), .permuted(let source, _), .rows(let source, _), .columns(let source, _),
+      .repeated(let source, _), .scaled(let source, _), .cast(let source, _):
       source.sources
-    case .columnsScaled(let source, let scales): source.sources + scales.sources
+    case .columnsScaled(let source, let scales), .rowsScaled(let source, let scales): source.sources + scales.sources
     case .shiftedBias(let bias, let weight, let shift): (bias?.sources ?? []) + weight.sources + shift.sources
     case .batchNormScale(let norm): norm.sources
     case .batchNormShift(let norm, let bias): norm.sources + (bias?.sources ?? [])

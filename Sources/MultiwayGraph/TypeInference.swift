@@ -64,12 +64,16 @@ struct TypeInference {
       let shape = try matrix(weight)
       return [try linear(inputs: shape[1], outputs: shape[0], bias: bias)]
     case .quantizedLinear(let linear): return [try quantizedLinear(linear)]
-    case .scale, .gelu, .tanh, .normalizeL2: return [try activation(0)]
+    case .scale, .gelu, .tanh, .relu, .normalizeL2: return [try activation(0)]
+    case .scaleChannels(let factors):
+      let type = try activation(0)
+      try vector(factors, type.dimensions.last)
+      return [type]
     case .add:
       let type = try activation(0)
       try require(try activation(1) == type, "two values of the same type")
       return [type]
-    case .attention(let heads, let isPadded): return try attention(heads, isPadded)
+    case .attention(let attention): return try self.attention(attention)
     case .meanTokens(let first):
       let type = try tokens(0)
       try require(first >= 0 && first < type.dimensions[1].size ?? .max, "a first token inside the stream")
@@ -78,6 +82,7 @@ struct TypeInference {
       let type = try tokens(0)
       try require(index >= 0 && index < type.dimensions[1].size ?? .max, "a token inside the stream")
       return [ValueType(.f32, [type.dimensions[0], type.dimensions[2]])]
+    case .dropTokens(let first): return [try dropTokens(first)]
     case .joinTokens: return [try joinTokens()]
     case .joinChannels: return [try joinChannels()]
     case .featureMap(let op, let grid): return [try featureMap(op, grid)]
@@ -200,30 +205,13 @@ struct TypeInference {
     return try self.linear(inputs: linear.inputs, outputs: linear.outputs, bias: linear.bias)
   }
 
-  private func attention(_ heads: Int, _ isPadded: Bool) throws(GraphError) -> [ValueType] {
-    let streams = (node.inputs.count - (isPadded ? 1 : 0)) / 3
-    guard (1...2).contains(streams), node.inputs.count == streams * 3 + (isPadded ? 1 : 0) else {
-      throw fail("\(node.inputs.count) inputs", expected: "query, key and value of one or two streams")
-    }
-    var types: [ValueType] = []
-    for stream in 0..<streams {
-      let query = try tokens(stream * 3)
-      guard heads > 0, let width = query.dimensions[2].size, width % heads == 0 else {
-        throw fail("a width of \(query.dimensions[2]) for \(heads) heads", expected: "a multiple of the heads")
-      }
-      let first = graph[node.inputs[0]].type
-      let key = try tokens(stream * 3 + 1)
-      let value = try tokens(stream * 3 + 2)
-      try require(
-        key == query && value == query && query.dimensions[0] == first.dimensions[0]
-          && query.dimensions[2] == first.dimensions[2], "query, key and value of the same type")
-      types.append(query)
-    }
-    if isPadded, let last = types.last {
-      try require(
-        try input(streams * 3, rank: 2, dtype: .u8).dimensions == Array(last.dimensions[..<2]), "a mask for each token")
-    }
-    return types
+  private func dropTokens(_ first: Int) throws(GraphError) -> ValueType {
+    var type = try tokens(0)
+    // At least one token is left: a symbol stands for one or more.
+    let most = type.dimensions[1].offset - (type.dimensions[1].symbol == nil ? 1 : 0)
+    try require(first >= 0 && first <= most, "more than \(first) tokens")
+    type.dimensions[1].offset -= first
+    return type
   }
 
   private func joinTokens() throws(GraphError) -> ValueType {

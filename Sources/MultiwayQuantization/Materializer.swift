@@ -26,6 +26,12 @@ public struct Materializer {
     case .rows(let source, let range):
       let rowBytes = try Materializer.rowByteCount(source)
       return try bytes(of: source).extracting(range.lowerBound * rowBytes..<range.upperBound * rowBytes)
+    case .columns(let source, let range):
+      let elements = try bytes(of: source)
+      return try StoredTensor(
+        name: "columns", dtype: source.dtype, shape: expression.shape, strides: source.shape.contiguousStrides,
+        elementOffset: range.lowerBound, storage: MemoryStorage(elements)
+      ).contiguousBytes()
     case .cast(let source, let dtype): return try cast(source, to: dtype)
     case .quantized(let matrix, let component):
       let tensors = try quantize(matrix)
@@ -34,7 +40,7 @@ public struct Materializer {
       case .scales: return tensors.scales
       case .sums: return tensors.sums
       }
-    case .stored, .repeated, .scaled, .columnsScaled, .shiftedBias, .batchNormScale, .batchNormShift:
+    case .stored, .repeated, .scaled, .columnsScaled, .rowsScaled, .shiftedBias, .batchNormScale, .batchNormShift:
       return TensorBytes(copying: try floats(of: expression))
     }
   }
@@ -57,7 +63,13 @@ public struct Materializer {
       let width = source.shape.elementCount / max(1, source.shape[0])
       return Array(try floats(of: source)[range.lowerBound * width..<range.upperBound * width])
     case .scaled(let source, let factor): return try floats(of: source).map { $0 * factor }
+    case .columns(let source, let range):
+      let (width, elements) = (source.shape[1], try floats(of: source))
+      return (0..<source.shape[0]).flatMap { row in
+        elements[row * width + range.lowerBound..<row * width + range.upperBound]
+      }
     case .columnsScaled(let source, let scales): return try columnsScaled(source, scales)
+    case .rowsScaled(let source, let scales): return try rowsScaled(source, scales)
     case .shiftedBias(let bias, let weight, let shift): return try shiftedBias(bias, weight, shift)
     case .cast(_, let dtype):
       let elements = try bytes(of: expression)
@@ -111,6 +123,14 @@ extension Materializer {
       tensor.elementOffset = start
       tensor.shape = expression.shape
       return tensor
+    case .columns(let source, let range):
+      guard var tensor = view(of: source), tensor.strides.count == 2 else { return nil }
+      let (offset, overflow) = range.lowerBound.multipliedReportingOverflow(by: tensor.strides[1])
+      let (start, overflow2) = tensor.elementOffset.addingReportingOverflow(offset)
+      guard !overflow, !overflow2 else { return nil }
+      tensor.elementOffset = start
+      tensor.shape = expression.shape
+      return tensor
     default: return nil
     }
   }
@@ -119,7 +139,8 @@ extension Materializer {
   private static func isRowwise(_ expression: TensorExpression) -> Bool {
     switch expression {
     case .stored: true
-    case .cast(let source, _), .scaled(let source, _), .columnsScaled(let source, _), .rows(let source, _):
+    case .cast(let source, _), .scaled(let source, _), .columnsScaled(let source, _), .rowsScaled(let source, _),
+      .rows(let source, _), .columns(let source, _):
       isRowwise(source)
     case .reshaped(let source, let shape): keepsRows(source, shape) && isRowwise(source)
     case .permuted: view(of: expression) != nil
@@ -133,6 +154,7 @@ extension Materializer {
     case .cast(let source, let dtype): .cast(rows(range, of: source), dtype)
     case .scaled(let source, let factor): .scaled(rows(range, of: source), by: factor)
     case .columnsScaled(let source, let scales): .columnsScaled(rows(range, of: source), by: scales)
+    case .rowsScaled(let source, let scales): .rowsScaled(rows(range, of: source), by: .rows(scales, range))
     case .reshaped(let source, let shape) where keepsRows(source, shape):
       .reshaped(rows(range, of: source), Shape([range.count] + shape.dimensions.dropFirst()))
     default: .rows(expression, range)
@@ -163,6 +185,16 @@ extension Materializer {
       column = column + 1 == width ? 0 : column + 1
     }
     return matrix
+  }
+
+  private mutating func rowsScaled(_ source: TensorExpression, _ scales: TensorExpression) throws -> [Float] {
+    let factors = try floats(of: scales)
+    var elements = try floats(of: source)
+    let width = elements.count / max(1, factors.count)
+    for row in factors.indices {
+      for index in row * width..<(row + 1) * width { elements[index] *= factors[row] }
+    }
+    return elements
   }
 
   private mutating func shiftedBias(

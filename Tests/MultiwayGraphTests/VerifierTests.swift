@@ -144,16 +144,16 @@ import Testing
   }
 
   @Test func attention() throws {
-    let plain = { (heads: Int) in Op.attention(heads: heads, isPadded: false) }
+    let plain = { (heads: Int) in Op.attention(Attention(heads: heads, isPadded: false)) }
     try expectMisfit("a multiple of the heads") { (plain(5), [$0.words, $0.words, $0.words]) }
     try expectMisfit("a multiple of the heads") { (plain(0), [$0.words, $0.words, $0.words]) }
     try expectMisfit("one or two streams") { (plain(3), [$0.words, $0.words, $0.words, $0.words]) }
     try expectMisfit("one or two streams") {
-      (.attention(heads: 3, isPadded: true), [$0.words, $0.words, $0.words])
+      (.attention(Attention(heads: 3, isPadded: true)), [$0.words, $0.words, $0.words])
     }
     try expectMisfit("query, key and value of the same type") { (plain(3), [$0.words, $0.words, $0.vision]) }
     try expectMisfit("a mask for each token") {
-      (.attention(heads: 3, isPadded: true), [$0.vision, $0.vision, $0.vision, $0.mask])
+      (.attention(Attention(heads: 3, isPadded: true)), [$0.vision, $0.vision, $0.vision, $0.mask])
     }
     try expectMisfit("attention with 1 outputs; expected 2") {
       (plain(3), [$0.words, $0.words, $0.words, $0.vision, $0.vision, $0.vision])

@@ -17,7 +17,7 @@ import Testing
     let scaled = try sketch.add(
       .scale(by: 1 / Float(headSize).squareRoot()), projected[0], name: "query_scaled")
     let attended = try sketch.add(
-      .attention(heads: 1, isPadded: false), scaled, projected[1], projected[2], name: "attention")
+      .attention(Attention(heads: 1, isPadded: false)), scaled, projected[1], projected[2], name: "attention")
     sketch.output("features", attended)
     return sketch
   }

@@ -19,7 +19,7 @@ import Testing
     let table = sketch.constant("table", [6, 4])
     let words = try sketch.add(.embedding(table: table), text, name: "words")
     let attended = try sketch.graph.add(
-      .attention(heads: 2, isPadded: true), [image, image, image, words, words, words, mask],
+      .attention(Attention(heads: 2, isPadded: true)), [image, image, image, words, words, words, mask],
       names: ["vision.attention", "text.attention"], modality: .shared)
     sketch.output("features", try sketch.add(.joinTokens, attended[0], attended[1], name: "features"))
     sketch.output("pooled", try sketch.add(.selectToken(0), attended[1], name: "pooled"))

@@ -25,7 +25,7 @@ import Testing
     let q = small.floats("q", [1, 2, 1], [0, 1])
     let k = small.floats("k", [1, 2, 1], [0, Float(log(3.0))])
     let v = small.floats("v", [1, 2, 1], [4, 8])
-    let result = try small.run(try small.add(.attention(heads: 1, isPadded: false), q, k, v))[0]
+    let result = try small.run(try small.add(.attention(Attention(heads: 1, isPadded: false)), q, k, v))[0]
     #expect(largestDifference(result.floats, [6, 7]) < 1e-6)
   }
 
@@ -44,7 +44,7 @@ import Testing
     let mask = [0, 1, 0, 0]
     ids.append(small.input("padding_mask", .u8, TensorValue([batch, 2], integers: mask)))
     let outputs = try small.graph.add(
-      .attention(heads: heads, isPadded: true), ids, names: ["vision", "text"], modality: .shared)
+      .attention(Attention(heads: heads, isPadded: true)), ids, names: ["vision", "text"], modality: .shared)
     let results = try small.run(outputs[0], outputs[1])
     #expect(results.map(\.shape) == [[2, 3, 8], [2, 2, 8]])
     for item in 0..<batch {
@@ -73,7 +73,7 @@ import Testing
     let q = small.floats("q", [2, 2, 1], [1e18, -1e18, .nan, 1])
     let k = small.floats("k", [2, 2, 1], [1e18, 0, 1, 0])
     let v = small.floats("v", [2, 2, 1], [1, 3, 1, 3])
-    let result = try small.run(try small.add(.attention(heads: 1, isPadded: false), q, k, v))[0].floats
+    let result = try small.run(try small.add(.attention(Attention(heads: 1, isPadded: false)), q, k, v))[0].floats
     #expect(result[0] == 1 && result[1] == 3)
     #expect(result[2].isNaN && !result[3].isNaN)
   }
@@ -82,7 +82,7 @@ import Testing
     var small = SmallGraph()
     let q = small.floats("q", [2, 1, 2], [1, 2, 3, 4])
     let mask = small.input("padding_mask", .u8, TensorValue([2, 1], integers: [1, 0]))
-    let result = try small.run(try small.add(.attention(heads: 2, isPadded: true), q, q, q, mask))[0]
+    let result = try small.run(try small.add(.attention(Attention(heads: 2, isPadded: true)), q, q, q, mask))[0]
     #expect(result.floats == [0, 0, 3, 4])
   }
 }

@@ -84,6 +84,8 @@ typedef struct {
 /// y = activation(Σ x·w + bias) + residual, each Σ one chain of fma in the order of k.
 mwk_status mwk_linear_f32(const mwk_context *context, const mwk_linear_f32_job *job);
 
+#define MWK_ATTENTION_SEGMENTS 4
+
 typedef struct {
   size_t images, height, width, channels, outputs;
   size_t kernel;                // odd; rows and columns
@@ -100,27 +102,37 @@ typedef struct {
 mwk_status mwk_convolution_f32(const mwk_context *context, const mwk_convolution_f32_job *job);
 
 typedef struct {
-  const float *q, *k, *v;       // [batch][tokens], rows `stride` apart
+  const float *q;               // [batch][tokens], rows `stride` apart; NULL for a memory: keys and values alone
+  const float *k, *v;           // [batch / share][tokens], rows `stride` apart
   float *out;                   // [batch][tokens], rows `out_stride` apart
   size_t tokens, stride, out_stride;
+  size_t share;                 // so many examples in a row have the same keys and values; 1 where there are queries
 } mwk_attention_segment;
 
 typedef struct {
   size_t batch, heads, head_size;
   float scale;
-  mwk_attention_segment segments[2];
+  mwk_attention_segment segments[MWK_ATTENTION_SEGMENTS];
   size_t segment_count;
-  const uint8_t *key_padding;   // [batch][all tokens], nonzero = excluded, or NULL
+  const uint8_t *key_padding;   // [batch][tokens of the last segment], nonzero = excluded, or NULL
   mwk_attention_mode mode;
+  const float *bias;            // [heads][bias_rows], added to the scaled scores, or NULL
+  size_t bias_rows;
+  const int16_t *bias_index;    // [queries][keys], rows bias_stride apart: the row of the bias, which the caller has checked
+  size_t bias_stride;
 } mwk_attention_job;
 
-/// Joint multi-head attention over the segments. A row without any key to attend to becomes zeros.
+/// Joint multi-head attention over the segments: every query may attend to the keys of all. In caption mode the rows of the
+/// last segment attend to the segments before it and to the last one's keys up to their own, the rows of the others to
+/// all segments but the last. A row without any key to attend to becomes zeros. Memories come before all other segments.
 mwk_status mwk_attention_f32(const mwk_context *context, const mwk_attention_job *job);
 
 // Elements (y may be an input) ---------------------------------------------------------------------------------------
 
 mwk_status mwk_gelu_f32(const mwk_context *context, size_t count, const float *x, float *y);
 mwk_status mwk_tanh_f32(const mwk_context *context, size_t count, const float *x, float *y);
+/// 0 where x < 0.
+mwk_status mwk_relu_f32(const mwk_context *context, size_t count, const float *x, float *y);
 mwk_status mwk_exp_f32(const mwk_context *context, size_t count, const float *x, float *y);
 mwk_status mwk_add_f32(const mwk_context *context, size_t count, const float *a, const float *b, float *y);
 mwk_status mwk_scale_f32(const mwk_context *context, size_t count, float factor, const float *x, float *y);
