@@ -37,6 +37,13 @@ private struct Samples {
         storage: MemoryStorage(TensorBytes(copying: transposed))))
   }
 
+  /// [columns, rows].
+  var transposed: [Float] {
+    (0..<Samples.columns).flatMap { column in
+      (0..<Samples.rows).map { weights[$0 * Samples.columns + column] }
+    }
+  }
+
   var scaledColumns: [Float] { weights.indices.map { weights[$0] * factors[$0 % Samples.columns] } }
 
   func shifted(_ start: [Float]) -> [Float] {
@@ -80,6 +87,12 @@ private struct Samples {
       (matrix, weights), (strided, weights), (.reshaped(matrix, [13, 10, 7]), weights),
       (.reshaped(strided, [910]), weights), (.rows(matrix, 3..<9), rows(3..<9, weights)),
       (.rows(strided, 3..<9), rows(3..<9, weights)), (.rows(.rows(matrix, 3..<60), 2..<20), rows(5..<23, weights)),
+      (.permuted(matrix, axes: [1, 0]), transposed), (.permuted(strided, axes: [1, 0]), transposed),
+      (.permuted(.permuted(.scaled(matrix, by: 0.5), axes: [1, 0]), axes: [1, 0]), weights.map { $0 * 0.5 }),
+      (.reshaped(.permuted(.reshaped(matrix, [70, 13, 1]), axes: [1, 2, 0]), [13, 70]), transposed),
+      (.cast(.reshaped(.permuted(matrix, axes: [1, 0]), [13, 10, 7]), .f32), transposed),
+      (.rows(.permuted(matrix, axes: [1, 0]), 2..<4), Array(transposed[2 * Samples.rows..<4 * Samples.rows])),
+      (.repeated(scales, count: 3), factors + factors + factors),
       (.rows(matrix, 4..<4), []), (.scaled(matrix, by: 0.3), weights.map { $0 * 0.3 }),
       (.columnsScaled(matrix, by: scales), scaledColumns), (.columnsScaled(strided, by: scales), scaledColumns),
       (.rows(.columnsScaled(matrix, by: scales), 60..<70), rows(60..<70, scaledColumns)),
@@ -129,6 +142,19 @@ private struct Samples {
       #expect(joined == whole, "\(expression.shape)")
       if case .columnsScaled = expression { #expect(largest <= max(pieceBytes, Samples.columns * 4)) }
     }
+  }
+
+  @Test func batchNormsComeDownToAFactorAndASum() throws {
+    let norm = BatchNorm(
+      weight: Samples.stored([3], [2, -1, 0.5]), bias: Samples.stored([3], [1, 2, 3]),
+      mean: Samples.stored([3], [0.5, 0, -4]), variance: Samples.stored([3], [4, 0.25, 0]), epsilon: 0.25)
+    var materializer = Materializer(discardsSources: true)
+    let scale = try materializer.floats(of: .batchNormScale(norm))
+    #expect(scale == [Float(2 / 4.25.squareRoot()), Float(-1 / 0.5.squareRoot()), 1])
+    let shift = try materializer.floats(of: .batchNormShift(norm, bias: Samples.stored([3], [1, 0, 2])))
+    #expect(shift == [Float(1 + 0.5 * (2 / 4.25.squareRoot())), 2, 9])
+    #expect(try materializer.floats(of: .batchNormShift(norm, bias: nil))[2] == 7)
+    #expect(TensorExpression.batchNormShift(norm, bias: Samples().scales).sources.count == 5)
   }
 
   @Test func sourcesAreOnlyTheStoredTensors() {
