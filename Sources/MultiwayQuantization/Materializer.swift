@@ -40,7 +40,9 @@ public struct Materializer {
       case .scales: return tensors.scales
       case .sums: return tensors.sums
       }
-    case .stored, .repeated, .scaled, .columnsScaled, .rowsScaled, .shiftedBias, .batchNormScale, .batchNormShift:
+    case .joinedRows(let parts): return try joinedRows(parts)
+    case .stored, .repeated, .scaled, .columnsScaled, .rowsScaled, .shiftedBias, .sum, .resampled, .batchNormScale,
+      .batchNormShift:
       return TensorBytes(copying: try floats(of: expression))
     }
   }
@@ -71,6 +73,13 @@ public struct Materializer {
     case .columnsScaled(let source, let scales): return try columnsScaled(source, scales)
     case .rowsScaled(let source, let scales): return try rowsScaled(source, scales)
     case .shiftedBias(let bias, let weight, let shift): return try shiftedBias(bias, weight, shift)
+    case .sum(let left, let right): return try sum(left, right)
+    case .resampled(let source, let resampling): return try resampled(source, resampling)
+    case .joinedRows:
+      let elements = try bytes(of: expression)
+      return try StoredTensor(
+        name: "joined", dtype: expression.dtype, shape: expression.shape, storage: MemoryStorage(elements)
+      ).floats()
     case .cast(_, let dtype):
       let elements = try bytes(of: expression)
       return try StoredTensor(
@@ -144,7 +153,7 @@ extension Materializer {
       isRowwise(source)
     case .reshaped(let source, let shape): keepsRows(source, shape) && isRowwise(source)
     case .permuted: view(of: expression) != nil
-    case .repeated, .shiftedBias, .batchNormScale, .batchNormShift, .quantized: false
+    case .repeated, .joinedRows, .sum, .resampled, .shiftedBias, .batchNormScale, .batchNormShift, .quantized: false
     }
   }
 
