@@ -196,10 +196,10 @@ def huggingface_model(configuration: Configuration, state: Mapping[str, Tensor],
         return load_huggingface(Path(folder), kind, **options)
 
 
-def run_huggingface(model: nn.Module, image: Tensor) -> dict[str, Tensor]:
+def run_huggingface(model: nn.Module, image: Tensor, **options: bool) -> dict[str, Tensor]:
     """What transformers computes, by the names of `multiway run`."""
     with torch.inference_mode():
-        outputs = model(pixel_values=image)
+        outputs = model(pixel_values=image, **options)
     if isinstance(model, transformers.BeitForMaskedImageModeling):
         return {"mim_logits": outputs.logits.contiguous()}
     if hasattr(outputs, "logits"):

@@ -23,6 +23,7 @@ from torch import Tensor
 import checkpoints
 import family
 import layouts
+import resizing
 from family import Configuration
 from make_inputs import make_inputs
 
@@ -112,6 +113,20 @@ class Fixture:
         opened = layouts.load_huggingface(folder, layouts.huggingface_class(self.configuration))
         agree(f"{self.folder.name}/{folder.name}", self.outputs, layouts.run_huggingface(opened, self.inputs["image"]))
 
+    def resized(self, image_size: int, codes: tuple[str, ...]) -> None:
+        """The same weights on larger images: what each code computes, as `CODE.logits`, once it has resized the tables."""
+        larger = replace(self.configuration, image_size=image_size)
+        inputs, outputs = images(larger), {}
+        for code in codes:
+            state = resizing.resized_state(code, self.state, self.configuration.grid, larger.grid)
+            outputs[f"{code}.logits"] = family.run(larger, state, inputs["image"])["logits"]
+        if "huggingface" in codes:
+            model = layouts.load_huggingface(self.folder / "huggingface", layouts.huggingface_class(larger))
+            found = layouts.run_huggingface(model, inputs["image"], interpolate_pos_encoding=True)
+            agree(f"{self.folder.name} resized", {"logits": outputs["huggingface.logits"]}, found)
+        save_file(inputs, self.folder / f"inputs_{image_size}.safetensors")
+        save_file(outputs, self.folder / f"outputs_{image_size}.safetensors")
+
 
 def images(configuration: Configuration) -> dict[str, Tensor]:
     """Three images."""
@@ -126,6 +141,7 @@ def beit() -> None:
     fixture.timm()
     fixture.huggingface()
     fixture.huggingface("huggingface5", original_names=False)
+    fixture.resized(20, ("unilm", "timm", "huggingface"))
 
     fixture = Fixture("beit_epsilon", replace(TINY, stem=0.005), seed=21)
     fixture.unilm()
@@ -136,6 +152,7 @@ def beit() -> None:
     fixture.unilm()
     fixture.timm()
     fixture.huggingface()
+    fixture.resized(20, ("unilm", "timm", "huggingface"))
 
     fixture = Fixture("beit_pretrained", BEIT_PRETRAINED, seed=23)
     fixture.unilm()
@@ -153,9 +170,11 @@ def vit() -> None:
     fixture = Fixture("vit_classification", replace(VIT, patch=8, image_size=24), seed=25)
     fixture.timm()
     fixture.huggingface()
+    fixture.resized(40, ("timm", "huggingface"))
 
     fixture = Fixture("vit_layer_scale", replace(VIT, layer_scale=True, positions_for_class=False), seed=26)
     fixture.timm()
+    fixture.resized(20, ("timm",))
 
     fixture = Fixture("vit_features", replace(VIT, head="features", pooler=True), seed=27)
     fixture.huggingface()
@@ -185,6 +204,16 @@ def beit3() -> None:
     save_file(inputs, folder / "inputs.safetensors")
     save_file(expected, folder / "outputs.safetensors")
 
+    rows = "beit3.encoder.embed_positions.A.weight"
+    larger = replace(configuration, image_size=20)
+    inputs = images(larger)
+    state[rows] = resizing.beit3_positions(state[rows], configuration.grid, larger.grid)
+    moved = family.run(larger, layouts.beit3_timm(larger, state), inputs["image"])
+    timm = resizing.resized_state("timm", remapped, configuration.grid, larger.grid)
+    logits = {"unilm.logits": moved["logits"], "timm.logits": family.run(larger, timm, inputs["image"])["logits"]}
+    save_file(inputs, folder / "inputs_20.safetensors")
+    save_file(logits, folder / "outputs_20.safetensors")
+
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
@@ -197,6 +226,8 @@ def main() -> None:
     vit()
     data2vec()
     beit3()
+    (FAMILY / "resized").mkdir()
+    save_file(resizing.goldens(), FAMILY / "resized" / "resize.safetensors")
     files = [file for name in MADE_HERE for file in (FAMILY / name).rglob("*") if file.is_file()]
     print(f"{len(files)} files, {sum(file.stat().st_size for file in files):,} bytes")
 
@@ -204,7 +235,7 @@ def main() -> None:
 MADE_HERE = (
     "beit_classification", "beit_epsilon", "beit_absolute", "beit_pretrained", "beit_features", "vit_classification",
     "vit_layer_scale", "vit_features", "data2vec_classification", "data2vec_shared_bias", "data2vec_both_biases",
-    "beit3_timm",
+    "beit3_timm", "resized",
 )
 """Other scripts make the other folders."""
 
