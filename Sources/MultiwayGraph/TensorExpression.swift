@@ -9,6 +9,12 @@ public indirect enum TensorExpression: Sendable {
   case reshaped(TensorExpression, Shape)
   /// A range of the first axis.
   case rows(TensorExpression, Range<Int>)
+  /// The rows of several tensors after one another; all of one dtype, or fp32 where they differ.
+  case joinedRows([TensorExpression])
+  /// The sum of two tensors of one shape, in fp32.
+  case sum(TensorExpression, TensorExpression)
+  /// A table [rows, …] of another size.
+  case resampled(TensorExpression, Resampling)
   /// Every element times a number.
   case scaled(TensorExpression, by: Float)
   /// A matrix [out, in] with column `k` times `scales[k]`: W·diag(γ).
@@ -76,7 +82,10 @@ extension TensorExpression {
     case .stored(let tensor): tensor.shape
     case .reshaped(_, let shape): shape
     case .rows(let source, let range): Shape([range.count] + source.shape.dimensions.dropFirst())
-    case .scaled(let source, _), .columnsScaled(let source, _), .cast(let source, _): source.shape
+    case .joinedRows(let parts):
+      Shape([parts.reduce(0) { $0 + $1.shape[0] }] + (parts.first?.shape.dimensions.dropFirst() ?? []))
+    case .resampled(let source, let resampling): Shape([resampling.rows] + source.shape.dimensions.dropFirst())
+    case .scaled(let source, _), .columnsScaled(let source, _), .cast(let source, _), .sum(let source, _): source.shape
     case .shiftedBias(_, let weight, _): [weight.shape[0]]
     case .quantized(let matrix, .panels):
       QuantizedMatrix.panelShape(outputs: matrix.weight.shape[0], inputs: matrix.weight.shape[1])
@@ -89,7 +98,8 @@ extension TensorExpression {
     switch self {
     case .stored(let tensor): tensor.dtype
     case .reshaped(let source, _), .rows(let source, _): source.dtype
-    case .scaled, .columnsScaled, .shiftedBias: .f32
+    case .joinedRows(let parts): Set(parts.map(\.dtype)).count == 1 ? parts[0].dtype : .f32
+    case .scaled, .columnsScaled, .shiftedBias, .sum, .resampled: .f32
     case .cast(_, let dtype): dtype
     case .quantized(_, .panels): .i8
     case .quantized(_, .scales): .f32
@@ -102,6 +112,9 @@ extension TensorExpression {
     switch self {
     case .stored(let tensor): [tensor]
     case .reshaped(let source, _), .rows(let source, _), .scaled(let source, _), .cast(let source, _): source.sources
+    case .resampled(let source, _): source.sources
+    case .joinedRows(let parts): parts.flatMap(\.sources)
+    case .sum(let left, let right): left.sources + right.sources
     case .columnsScaled(let source, let scales): source.sources + scales.sources
     case .shiftedBias(let bias, let weight, let shift): (bias?.sources ?? []) + weight.sources + shift.sources
     case .quantized(let matrix, _): matrix.weight.sources

@@ -33,7 +33,9 @@ public struct Materializer {
       case .scales: return tensors.scales
       case .sums: return tensors.sums
       }
-    case .stored, .scaled, .columnsScaled, .shiftedBias: return TensorBytes(copying: try floats(of: expression))
+    case .joinedRows(let parts): return try joinedRows(parts)
+    case .stored, .scaled, .columnsScaled, .shiftedBias, .sum, .resampled:
+      return TensorBytes(copying: try floats(of: expression))
     }
   }
 
@@ -51,6 +53,13 @@ public struct Materializer {
     case .scaled(let source, let factor): return try floats(of: source).map { $0 * factor }
     case .columnsScaled(let source, let scales): return try columnsScaled(source, scales)
     case .shiftedBias(let bias, let weight, let shift): return try shiftedBias(bias, weight, shift)
+    case .sum(let left, let right): return try sum(left, right)
+    case .resampled(let source, let resampling): return try resampled(source, resampling)
+    case .joinedRows:
+      let elements = try bytes(of: expression)
+      return try StoredTensor(
+        name: "joined", dtype: expression.dtype, shape: expression.shape, storage: MemoryStorage(elements)
+      ).floats()
     case .cast(_, let dtype):
       let elements = try bytes(of: expression)
       return try StoredTensor(
@@ -112,7 +121,7 @@ extension Materializer {
     case .stored: true
     case .cast(let source, _), .scaled(let source, _), .columnsScaled(let source, _), .rows(let source, _):
       isRowwise(source)
-    case .reshaped, .shiftedBias, .quantized: false
+    case .reshaped, .shiftedBias, .quantized, .joinedRows, .sum, .resampled: false
     }
   }
 
