@@ -5,8 +5,14 @@ public enum CheckpointFormats {
   /// Every reader, in the order in which they are asked.
   public static let all: [any CheckpointReader.Type] = [
     GGUFCheckpointReader.self,
+    NPZReader.self,
+    NPYReader.self,
     PyTorchZipReader.self,
+    LegacyReader.self,
+    // Before bare pickles: the length of a safetensors header may begin as a pickle does.
     SafetensorsReader.self,
+    BarePickleReader.self,
+    TarReader.self,
   ]
 
   /// How many bytes a reader may look at to recognise its format.
@@ -49,7 +55,6 @@ public enum CheckpointFormats {
 /// Formats that are not read, told apart so that the error can say what to do.
 enum ForeignFormat {
   private struct Signature {
-    var offset = 0
     var bytes: [UInt8]
     var code = CheckpointErrorCode.unsupported
     var found: String
@@ -57,7 +62,6 @@ enum ForeignFormat {
   }
 
   private static let unpack = "unpack it and give the file inside"
-  private static let resave = "re-save it in PyTorch: torch.save(torch.load(old, weights_only=True), new)"
 
   private static let signatures: [Signature] = [
     Signature(bytes: [0x1F, 0x8B], found: "this is a gzip archive", remedy: unpack),
@@ -67,24 +71,15 @@ enum ForeignFormat {
     Signature(bytes: Array("BZh".utf8), found: "this is a bzip2 archive", remedy: unpack),
     Signature(bytes: [0x89] + Array("HDF".utf8), found: "this is an HDF5 file", remedy: "export it as safetensors"),
     Signature(
-      bytes: [0x93] + Array("NUMPY".utf8), found: "this is a NumPy array", remedy: "export it as safetensors"),
-    Signature(
       bytes: Array("version https://git-lfs".utf8), code: .unrecognized,
       found: "this is a Git LFS pointer, not the file that it stands for", remedy: "run `git lfs pull`"),
-    Signature(
-      offset: 257, bytes: Array("ustar".utf8), found: "this is a tar archive (a PyTorch checkpoint from before 0.2?)",
-      remedy: "tar checkpoints are not supported yet: " + resave),
-    Signature(
-      bytes: [0x80, 0x02, 0x8A, 0x0A, 0x6C, 0xFC, 0x9C, 0x46, 0xF9, 0x20, 0x6A, 0xA8, 0x50, 0x19],
-      found: "this is a checkpoint in PyTorch's legacy format (before 1.6)",
-      remedy: "the legacy format is not supported yet: " + resave),
     Signature(
       bytes: Array("PK".utf8) + [0x05, 0x06], code: .noTensors, found: "this is a zip archive without records",
       remedy: "fetch the file again"),
   ]
 
   static func diagnose(_ header: RawSpan, path: String, byteCount: Int) -> CheckpointError {
-    for signature in signatures where header.starts(with: signature.bytes, at: signature.offset) {
+    for signature in signatures where header.starts(with: signature.bytes) {
       return CheckpointError(signature.code, signature.found, remedy: signature.remedy, file: path)
     }
     if byteCount < 8 {
@@ -98,10 +93,6 @@ enum ForeignFormat {
       return CheckpointError(
         .unrecognized, "this is an HTML or XML page, probably an error page that was saved in place of the file",
         remedy: "download the checkpoint again, from its direct link", file: path)
-    }
-    if start[0] == 0x80, (2...5).contains(start[1]) {
-      return CheckpointError(
-        .unsupported, "this is a bare pickle, not a PyTorch checkpoint", remedy: resave, file: path)
     }
     return CheckpointError(
       .unrecognized, "the file starts with " + start.prefix(8).map { hexadecimal($0) }.joined(separator: " "),
