@@ -175,12 +175,33 @@ struct OpDecoder {
     case "select_token": return .selectToken(try attributes.integer("index", in: sizes))
     case "drop_tokens": return .dropTokens(first: try attributes.integer("first", in: sizes))
     case "join_tokens": return .joinTokens
+    case "join_channels": return .joinChannels
     case "normalize_l2": return .normalizeL2
+    case "convolution":
+      return try featureMap(
+        .convolution(
+          weight: try constant("weight"), bias: try optional("bias"),
+          kernel: try attributes.integer("kernel", in: sizes)))
+    case "pixel_shuffle": return try featureMap(.pixelShuffle)
+    case "max_pool": return try featureMap(.maxPool)
+    case "average_pool": return try featureMap(.averagePool(bins: try attributes.integer("bins", in: sizes)))
+    case "resize_bilinear": return try featureMap(.resize(to: try grid("to_height", "to_width")))
+    case "to_image": return try featureMap(.toImage)
     default:
       throw ArtifactError(
         .unsupported, "the op '\(name)'", remedy: "a newer version wrote this artifact: use that one, or convert again",
         node: entry.place)
     }
+  }
+
+  private func featureMap(_ op: FeatureMapOp) throws(ArtifactError) -> Op {
+    .featureMap(op, try grid("height", "width"))
+  }
+
+  private func grid(_ height: String, _ width: String) throws(ArtifactError) -> Grid {
+    Grid(
+      height: try attributes.integer(height, in: Dimension.limits),
+      width: try attributes.integer(width, in: Dimension.limits))
   }
 
   private func attention() throws(ArtifactError) -> Attention {

@@ -75,10 +75,18 @@ public enum GraphJSON {
     case .meanTokens(let first): ["first": .integer(first)]
     case .selectToken(let index): ["index": .integer(index)]
     case .dropTokens(let first): ["first": .integer(first)]
+    case .featureMap(let op, let grid): featureMap(op, grid)
     case .embedding, .prependToken, .zeroPadding, .linear, .scaleChannels, .gelu, .tanh, .relu, .add, .joinTokens,
+      .joinChannels,
       .normalizeL2:
       [:]
     }
+  }
+
+  private static func featureMap(_ op: FeatureMapOp, _ grid: Grid) -> JSONObject {
+    var object = JSONObject()
+    for (name, value) in op.attributes(on: grid) { object[name] = .integer(value) }
+    return object
   }
 
   /// What is as in the first version of the format is not written, so that older readers refuse only what they do not know.

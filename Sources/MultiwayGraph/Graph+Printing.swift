@@ -39,6 +39,7 @@ extension Graph: CustomStringConvertible {
     case .meanTokens(let first): ["first=\(first)"]
     case .selectToken(let index): ["index=\(index)"]
     case .dropTokens(let first): ["first=\(first)"]
+    case .featureMap(let op, let grid): op.attributes(on: grid).map { "\($0.name)=\($0.value)" }
     default: []
     }
   }

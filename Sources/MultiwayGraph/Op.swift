@@ -41,8 +41,12 @@ public enum Op: Hashable, Sendable {
   case dropTokens(first: Int)
   /// The tokens of all inputs after one another.
   case joinTokens
+  /// The channels of all inputs, which have the same tokens, after one another.
+  case joinChannels
   /// x / max(‖x‖₂, 1e-12) over the last axis.
   case normalizeL2
+  /// An operation on a stream that is a feature map of that many rows and columns.
+  case featureMap(FeatureMapOp, Grid)
 }
 
 /// The constants of a linear layer in int8.
@@ -100,7 +104,9 @@ extension Op {
     case .selectToken: "select_token"
     case .dropTokens: "drop_tokens"
     case .joinTokens: "join_tokens"
+    case .joinChannels: "join_channels"
     case .normalizeL2: "normalize_l2"
+    case .featureMap(let op, _): op.name
     }
   }
 
@@ -110,7 +116,7 @@ extension Op {
     case .zeroPadding, .add: 2...2
     case .attention(let attention):
       3...(Attention.maximumMemories * 2 + Attention.maximumStreams * 3 + (attention.isPadded ? 1 : 0))
-    case .joinTokens: 2...8
+    case .joinTokens, .joinChannels: 2...8
     default: 1...1
     }
   }
@@ -127,6 +133,7 @@ extension Op {
       case .linear(let weight, let bias): [("weight", weight), ("bias", bias)]
       case .quantizedLinear(let linear):
         [("panels", linear.panels), ("scales", linear.scales), ("sums", linear.sums), ("bias", linear.bias)]
+      case .featureMap(let op, _): op.constants
       default: []
       }
     return places.compactMap { place, id in id.map { (place, $0) } }
@@ -148,6 +155,7 @@ extension Op {
         QuantizedLinear(
           panels: transform(linear.panels), scales: transform(linear.scales), sums: transform(linear.sums),
           bias: linear.bias.map(transform), inputs: linear.inputs, outputs: linear.outputs, groups: linear.groups))
+    case .featureMap(let op, let grid): .featureMap(op.mappingConstants(transform), grid)
     default: self
     }
   }

@@ -84,6 +84,8 @@ struct TypeInference {
       return [ValueType(.f32, [type.dimensions[0], type.dimensions[2]])]
     case .dropTokens(let first): return [try dropTokens(first)]
     case .joinTokens: return [try joinTokens()]
+    case .joinChannels: return [try joinChannels()]
+    case .featureMap(let op, let grid): return [try featureMap(op, grid)]
     }
   }
 
@@ -134,7 +136,7 @@ struct TypeInference {
     return constant.data.shape
   }
 
-  private func vector(_ id: ConstantID, _ size: Dimension?, dtype: DType? = nil) throws(GraphError) {
+  func vector(_ id: ConstantID, _ size: Dimension?, dtype: DType? = nil) throws(GraphError) {
     let constant = try constant(id)
     let isRightType = dtype.map { constant.data.dtype == $0 } ?? constant.data.dtype.isFloatingPoint
     guard isRightType, constant.data.shape.rank == 1, constant.data.shape[0] == size?.size else {

@@ -22,6 +22,7 @@ public struct Materializer {
     if let stored = Materializer.view(of: expression) { return try stored.contiguousBytes() }
     switch expression {
     case .reshaped(let source, _): return try bytes(of: source)
+    case .permuted(let source, let axes): return try permuted(source, axes).contiguousBytes()
     case .rows(let source, let range):
       let rowBytes = try Materializer.rowByteCount(source)
       return try bytes(of: source).extracting(range.lowerBound * rowBytes..<range.upperBound * rowBytes)
@@ -39,7 +40,9 @@ public struct Materializer {
       case .scales: return tensors.scales
       case .sums: return tensors.sums
       }
-    case .stored, .scaled, .columnsScaled, .rowsScaled, .shiftedBias:
+    case .joinedRows(let parts): return try joinedRows(parts)
+    case .stored, .repeated, .scaled, .columnsScaled, .rowsScaled, .shiftedBias, .sum, .resampled, .batchNormScale,
+      .batchNormShift:
       return TensorBytes(copying: try floats(of: expression))
     }
   }
@@ -52,6 +55,12 @@ public struct Materializer {
     }
     switch expression {
     case .reshaped(let source, _): return try floats(of: source)
+    case .permuted(let source, let axes): return try permuted(source, axes).floats()
+    case .repeated(let source, let count):
+      let elements = try floats(of: source)
+      return (0..<count).flatMap { _ in elements }
+    case .batchNormScale(let norm): return try scale(of: norm).map { Float($0) }
+    case .batchNormShift(let norm, let bias): return try shift(of: norm, bias)
     case .rows(let source, let range):
       let width = source.shape.elementCount / max(1, source.shape[0])
       return Array(try floats(of: source)[range.lowerBound * width..<range.upperBound * width])
@@ -64,6 +73,13 @@ public struct Materializer {
     case .columnsScaled(let source, let scales): return try columnsScaled(source, scales)
     case .rowsScaled(let source, let scales): return try rowsScaled(source, scales)
     case .shiftedBias(let bias, let weight, let shift): return try shiftedBias(bias, weight, shift)
+    case .sum(let left, let right): return try sum(left, right)
+    case .resampled(let source, let resampling): return try resampled(source, resampling)
+    case .joinedRows:
+      let elements = try bytes(of: expression)
+      return try StoredTensor(
+        name: "joined", dtype: expression.dtype, shape: expression.shape, storage: MemoryStorage(elements)
+      ).floats()
     case .cast(_, let dtype):
       let elements = try bytes(of: expression)
       return try StoredTensor(
@@ -107,6 +123,7 @@ extension Materializer {
       tensor.shape = shape
       tensor.strides = shape.contiguousStrides
       return tensor
+    case .permuted(let source, let axes): return view(of: source).map { $0.permuted(axes) }
     case .rows(let source, let range):
       guard var tensor = view(of: source), let stride = tensor.strides.first else { return nil }
       let (offset, overflow) = range.lowerBound.multipliedReportingOverflow(by: stride)
@@ -134,7 +151,9 @@ extension Materializer {
     case .cast(let source, _), .scaled(let source, _), .columnsScaled(let source, _), .rowsScaled(let source, _),
       .rows(let source, _), .columns(let source, _):
       isRowwise(source)
-    case .reshaped, .shiftedBias, .quantized: false
+    case .reshaped(let source, let shape): keepsRows(source, shape) && isRowwise(source)
+    case .permuted: view(of: expression) != nil
+    case .repeated, .joinedRows, .sum, .resampled, .shiftedBias, .batchNormScale, .batchNormShift, .quantized: false
     }
   }
 
@@ -144,9 +163,17 @@ extension Materializer {
     case .cast(let source, let dtype): .cast(rows(range, of: source), dtype)
     case .scaled(let source, let factor): .scaled(rows(range, of: source), by: factor)
     case .columnsScaled(let source, let scales): .columnsScaled(rows(range, of: source), by: scales)
+    case .columns(let source, let columns): .columns(rows(range, of: source), columns)
     case .rowsScaled(let source, let scales): .rowsScaled(rows(range, of: source), by: .rows(scales, range))
+    case .reshaped(let source, let shape) where keepsRows(source, shape):
+      .reshaped(rows(range, of: source), Shape([range.count] + shape.dimensions.dropFirst()))
     default: .rows(expression, range)
     }
+  }
+
+  /// True where another shape leaves the first axis as it is.
+  private static func keepsRows(_ source: TensorExpression, _ shape: Shape) -> Bool {
+    shape.rank > 0 && source.shape.dimensions.first == shape[0]
   }
 
   private static func rowByteCount(_ expression: TensorExpression) throws(TensorError) -> Int {

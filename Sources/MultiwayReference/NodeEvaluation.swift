@@ -46,7 +46,9 @@ struct NodeEvaluation {
     case .selectToken(let index): return try selectToken(index)
     case .dropTokens(let first): return try dropTokens(first: first)
     case .joinTokens: return joinTokens(inputs)
+    case .joinChannels: return joinChannels()
     case .normalizeL2: return normalizeL2()
+    case .featureMap(let op, let grid): return try featureMap(op, grid)
     }
   }
 

@@ -52,7 +52,11 @@ struct Step: Sendable {
     case selectToken(Int)
     case dropTokens(first: Int)
     case joinTokens
+    case joinChannels
     case normalizeL2
+    case convolution(FloatWeights, FusedEpilogue, kernel: Int, Grid)
+    /// Any other operation on a feature map: those have no constants.
+    case featureMap(FeatureMapOp, Grid)
   }
 
   var operation: Operation
@@ -253,7 +257,12 @@ private struct ProgramBuilder {
     case .selectToken(let index): emit(node, .selectToken(index))
     case .dropTokens(let first): emit(node, .dropTokens(first: first))
     case .joinTokens: emit(node, .joinTokens)
+    case .joinChannels: emit(node, .joinChannels)
     case .normalizeL2: emit(node, .normalizeL2)
+    case .featureMap(.convolution(let weight, let bias, let kernel), let grid):
+      let epilogue = FusedEpilogue(bias: try bias.map { try constants.vector($0) })
+      emit(node, .convolution(try constants.matrix(weight), epilogue, kernel: kernel, grid))
+    case .featureMap(let op, let grid): emit(node, .featureMap(op, grid))
     }
   }
 

@@ -49,10 +49,11 @@ extension Workspace {
       .joinTokens:
       executeTokens(step, context)
     case .scale, .scaleChannels, .gelu, .tanh, .relu, .add, .normalizeL2: executeElements(step, context)
+    case .convolution, .featureMap, .joinChannels: executeFeatureMap(step, context)
     }
   }
 
-  private func region(_ buffer: BufferID) -> Region {
+  func region(_ buffer: BufferID) -> Region {
     let index = buffer.index
     return Region(byteOffset: plan.offsets[index], byteCount: plan.sizes[index])
   }
@@ -67,7 +68,7 @@ extension Workspace {
       zeros: Region(byteOffset: start + parts.zeros, byteCount: groups * rows * 4))
   }
 
-  private func epilogue(_ fused: FusedEpilogue, _ step: Step) -> Epilogue {
+  func epilogue(_ fused: FusedEpilogue, _ step: Step) -> Epilogue {
     Epilogue(
       bias: fused.bias, activation: fused.activation,
       residual: fused.addsResidual ? step.reads.last.map { region($0) } : nil)

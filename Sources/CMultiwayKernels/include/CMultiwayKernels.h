@@ -87,6 +87,21 @@ mwk_status mwk_linear_f32(const mwk_context *context, const mwk_linear_f32_job *
 #define MWK_ATTENTION_SEGMENTS 4
 
 typedef struct {
+  size_t images, height, width, channels, outputs;
+  size_t kernel;                // odd; rows and columns
+  const float *x;               // [images][height][width][channels]
+  const void *weight;           // [outputs][kernel][kernel][channels] at any address
+  mwk_weight_type weight_type;
+  const float *bias;            // [outputs] or NULL
+  mwk_activation activation;
+  float *y;                     // [images][height][width][outputs]
+} mwk_convolution_f32_job;
+
+/// y = activation(Σ x·w + bias) over the kernel around each position, each Σ one chain of fma in the order of the weights.
+/// Positions outside the image take no part.
+mwk_status mwk_convolution_f32(const mwk_context *context, const mwk_convolution_f32_job *job);
+
+typedef struct {
   const float *q;               // [batch][tokens], rows `stride` apart; NULL for a memory: keys and values alone
   const float *k, *v;           // [batch / share][tokens], rows `stride` apart
   float *out;                   // [batch][tokens], rows `out_stride` apart
@@ -138,6 +153,22 @@ mwk_status mwk_patchify_f32(const mwk_context *context, size_t images, size_t ch
 /// Rows of `type` at any address, chosen by ids (each below the table's rows: the caller checks), as fp32.
 mwk_status mwk_gather_rows_f32(const mwk_context *context, size_t count, size_t width, mwk_weight_type type,
                                const void *table, const int64_t *ids, float *y);
+
+// Feature maps [images][height][width][channels] ----------------------------------------------------------------------
+
+/// The largest of each 2×2 block, NaN where one of the four is; y is [images][height / 2][width / 2][channels].
+mwk_status mwk_max_pool_f32(const mwk_context *context, size_t images, size_t height, size_t width, size_t channels,
+                            const float *x, float *y);
+/// The means over bins × bins blocks that cover the map, as PyTorch's adaptive pool cuts them; y is
+/// [images][bins][bins][channels]. Positions are added row by row.
+mwk_status mwk_average_pool_f32(const mwk_context *context, size_t images, size_t height, size_t width,
+                                size_t channels, size_t bins, const float *x, float *y);
+/// Bilinear interpolation between the centres of positions; y is [images][to_height][to_width][channels].
+mwk_status mwk_resize_bilinear_f32(const mwk_context *context, size_t images, size_t height, size_t width,
+                                   size_t channels, size_t to_height, size_t to_width, const float *x, float *y);
+/// y is [images][channels][height][width].
+mwk_status mwk_to_image_f32(const mwk_context *context, size_t images, size_t height, size_t width, size_t channels,
+                            const float *x, float *y);
 
 // Conversions. Round to nearest even; the functions that narrow report how many finite values became infinite. --------
 
