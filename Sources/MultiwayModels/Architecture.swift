@@ -102,7 +102,7 @@ public enum HyperparameterValue: Hashable, Sendable, CustomStringConvertible {
 public enum Architectures {
   /// All of them, in the order in which they are asked.
   public static let all: [any Architecture.Type] = [
-    BEiT3.self, Data2VecVision.self, BEiT.self, ViT.self,
+    BEiT3.self, VLMo.self, Data2VecVision.self, BEiT.self, ViT.self,
   ]
 
   /// The architecture whose keys a state dict has, nil if none.
