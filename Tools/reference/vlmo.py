@@ -25,11 +25,10 @@ import argparse
 import math
 import sys
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
@@ -337,32 +336,12 @@ class Model(nn.Module):
         }
 
 
-# Root mean squares of what `weights` has no entry for: tables, and matrices that make logits.
-TABLES = {
-    "word_embeddings.weight": 0.6, "position_embeddings.weight": 0.3, "token_type_embeddings.weight": 0.3,
-    "cls_token": 0.5, "pos_embed": 0.2, "relative_position_bias_table": 0.7,
-}
-GAINS = {"vqa_classifier.3.weight": 3.0, "nlvr2_classifier.3.weight": 3.0, "decoder.weight": 2.0, "itm_score.fc.weight": 3.0}
-
-
 def make_state(c: Configuration, seed: int) -> OrderedDict[str, Tensor]:
-    """Weights that are spread as trained ones are. Layer scales lie around 0.5: fresh ones, 0.1, would hide every mistake in a layer."""
-    state: OrderedDict[str, Tensor] = OrderedDict()
-    for name, value in Model(c).state_dict().items():
-        if not value.is_floating_point():
-            state[name] = value
-            continue
-        if name.startswith("logit_"):
-            state[name] = torch.tensor(math.log(100))
-            continue
-        array = weights.trained_like(name, tuple(value.shape), c.layers, seed)
-        table = weights.named(TABLES, name)
-        if table is not None:
-            array *= np.float32(table / np.sqrt(np.mean(array**2)))
-        gain = weights.named(GAINS, name)
-        array *= np.float32(gain if gain is not None else 0.5 if name.endswith(("gamma_1", "gamma_2")) else 1)
-        state[name] = torch.from_numpy(array)
-    return state
+    """Weights that are spread as trained ones are, and the index buffers as they are."""
+    return OrderedDict(
+        (name, torch.from_numpy(weights.trained_like(name, tuple(value.shape), c.layers, seed)) if value.is_floating_point() else value)
+        for name, value in Model(c).state_dict().items()
+    )
 
 
 def model_of(c: Configuration, state: OrderedDict[str, Tensor]) -> Model:
