@@ -2,6 +2,7 @@ public import MultiwayArtifact
 public import MultiwayCheckpoint
 public import MultiwayCore
 import MultiwayGGUF
+import MultiwayModels
 
 /// What the user says about an input file beyond its path.
 public struct InputOptions: Sendable {
@@ -9,12 +10,18 @@ public struct InputOptions: Sendable {
   public var stateDict: String?
   /// The number of attention heads, where no key tells it.
   public var heads: Int?
+  /// The side of the image in pixels, where positions shall be resized for another than the checkpoint's.
+  public var imageSize: Int?
 
   /// Makes options.
-  public init(stateDict: String? = nil, heads: Int? = nil) {
+  public init(stateDict: String? = nil, heads: Int? = nil, imageSize: Int? = nil) {
     self.stateDict = stateDict
     self.heads = heads
+    self.imageSize = imageSize
   }
+
+  /// What of it concerns the model.
+  var model: ModelOptions { ModelOptions(heads: heads, imageSize: imageSize) }
 }
 
 /// An input file of any kind, found from its bytes.

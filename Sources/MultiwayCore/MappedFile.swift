@@ -92,6 +92,14 @@ public final class AlignedBuffer: @unchecked Sendable {
     try body(&span)
   }
 
+  /// Copies `bytes` to the place `offset`, where they must fit. Only for use before the buffer is shared.
+  public func copy(_ bytes: TensorBytes, to offset: Int) {
+    precondition(offset >= 0 && bytes.byteCount <= byteCount - offset, "the bytes do not fit")
+    unsafe bytes.withUnsafeBaseAddress { source in
+      unsafe (base + offset).copyMemory(from: source, byteCount: bytes.byteCount)
+    }
+  }
+
   /// The address, for kernels written in C. Only for use before the buffer is shared.
   @unsafe public func mutablePointer<Element: BitwiseCopyable>(to type: Element.Type) -> UnsafeMutablePointer<Element> {
     unsafe base.assumingMemoryBound(to: type)

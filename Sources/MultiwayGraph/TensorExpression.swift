@@ -11,8 +11,12 @@ public indirect enum TensorExpression: Sendable {
   case permuted(TensorExpression, axes: [Int])
   /// A range of the first axis.
   case rows(TensorExpression, Range<Int>)
-  /// A vector a number of times after one another, in fp32.
-  case repeated(TensorExpression, count: Int)
+  /// The rows of several tensors after one another; all of one dtype, or fp32 where they differ.
+  case joinedRows([TensorExpression])
+  /// The sum of two tensors of one shape, in fp32.
+  case sum(TensorExpression, TensorExpression)
+  /// A table [rows, …] of another size.
+  case resampled(TensorExpression, Resampling)
   /// Every element times a number.
   case scaled(TensorExpression, by: Float)
   /// A range of the second axis of a matrix.
@@ -116,10 +120,13 @@ extension TensorExpression {
     case .stored(let tensor): tensor.shape
     case .reshaped(_, let shape): shape
     case .permuted(let source, let axes): Shape(axes.map { source.shape[$0] })
-    case .repeated(let source, let count): [source.shape[0] * count]
     case .rows(let source, let range): Shape([range.count] + source.shape.dimensions.dropFirst())
     case .columns(let source, let range): [source.shape[0], range.count]
-    case .scaled(let source, _), .columnsScaled(let source, _), .rowsScaled(let source, _), .cast(let source, _):
+    case .joinedRows(let parts):
+      Shape([parts.reduce(0) { $0 + $1.shape[0] }] + (parts.first?.shape.dimensions.dropFirst() ?? []))
+    case .resampled(let source, let resampling): Shape([resampling.rows] + source.shape.dimensions.dropFirst())
+    case .scaled(let source, _), .columnsScaled(let source, _), .rowsScaled(let source, _), .cast(let source, _),
+      .sum(let source, _):
       source.shape
     case .shiftedBias(_, let weight, _): [weight.shape[0]]
     case .batchNormScale(let norm), .batchNormShift(let norm, _): norm.weight.shape
@@ -134,7 +141,8 @@ extension TensorExpression {
     switch self {
     case .stored(let tensor): tensor.dtype
     case .reshaped(let source, _), .permuted(let source, _), .rows(let source, _), .columns(let source, _): source.dtype
-    case .scaled, .columnsScaled, .rowsScaled, .shiftedBias, .repeated, .batchNormScale, .batchNormShift: .f32
+    case .joinedRows(let parts): Set(parts.map(\.dtype)).count == 1 ? parts[0].dtype : .f32
+    case .scaled, .columnsScaled, .rowsScaled, .shiftedBias, .sum, .resampled, .batchNormScale, .batchNormShift: .f32
     case .cast(_, let dtype): dtype
     case .quantized(_, .panels): .i8
     case .quantized(_, .scales): .f32
@@ -147,8 +155,10 @@ extension TensorExpression {
     switch self {
     case .stored(let tensor): [tensor]
     case .reshaped(let source, _), .permuted(let source, _), .rows(let source, _), .columns(let source, _),
-      .repeated(let source, _), .scaled(let source, _), .cast(let source, _):
+      .scaled(let source, _), .cast(let source, _), .resampled(let source, _):
       source.sources
+    case .joinedRows(let parts): parts.flatMap(\.sources)
+    case .sum(let left, let right): left.sources + right.sources
     case .columnsScaled(let source, let scales), .rowsScaled(let source, let scales): source.sources + scales.sources
     case .shiftedBias(let bias, let weight, let shift): (bias?.sources ?? []) + weight.sources + shift.sources
     case .batchNormScale(let norm): norm.sources

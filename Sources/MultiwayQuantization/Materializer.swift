@@ -40,7 +40,9 @@ public struct Materializer {
       case .scales: return tensors.scales
       case .sums: return tensors.sums
       }
-    case .stored, .repeated, .scaled, .columnsScaled, .rowsScaled, .shiftedBias, .batchNormScale, .batchNormShift:
+    case .joinedRows(let parts): return try joinedRows(parts)
+    case .stored, .scaled, .columnsScaled, .rowsScaled, .shiftedBias, .sum, .resampled, .batchNormScale,
+      .batchNormShift:
       return TensorBytes(copying: try floats(of: expression))
     }
   }
@@ -54,9 +56,6 @@ public struct Materializer {
     switch expression {
     case .reshaped(let source, _): return try floats(of: source)
     case .permuted(let source, let axes): return try permuted(source, axes).floats()
-    case .repeated(let source, let count):
-      let elements = try floats(of: source)
-      return (0..<count).flatMap { _ in elements }
     case .batchNormScale(let norm): return try scale(of: norm).map { Float($0) }
     case .batchNormShift(let norm, let bias): return try shift(of: norm, bias)
     case .rows(let source, let range):
@@ -71,6 +70,13 @@ public struct Materializer {
     case .columnsScaled(let source, let scales): return try columnsScaled(source, scales)
     case .rowsScaled(let source, let scales): return try rowsScaled(source, scales)
     case .shiftedBias(let bias, let weight, let shift): return try shiftedBias(bias, weight, shift)
+    case .sum(let left, let right): return try sum(left, right)
+    case .resampled(let source, let resampling): return try resampled(source, resampling)
+    case .joinedRows:
+      let elements = try bytes(of: expression)
+      return try StoredTensor(
+        name: "joined", dtype: expression.dtype, shape: expression.shape, storage: MemoryStorage(elements)
+      ).floats()
     case .cast(_, let dtype):
       let elements = try bytes(of: expression)
       return try StoredTensor(
@@ -144,7 +150,7 @@ extension Materializer {
       isRowwise(source)
     case .reshaped(let source, let shape): keepsRows(source, shape) && isRowwise(source)
     case .permuted: view(of: expression) != nil
-    case .repeated, .shiftedBias, .batchNormScale, .batchNormShift, .quantized: false
+    case .shiftedBias, .batchNormScale, .batchNormShift, .quantized, .joinedRows, .sum, .resampled: false
     }
   }
 

@@ -108,7 +108,7 @@ private struct ConvolutionCase: CustomTestStringConvertible {
     var numbers = Numbers(seed: 9)
     let bias = numbers.floats(item.outputs)
     let (bytes, values) = item.weights
-    let found = unsafe checkVariants { context in
+    let found = checkVariants { context in
       let (x, w) = (GuardedBuffer(item.map.elements), GuardedBuffer(bytes, misalignedBy: 1))
       let (b, count) = (GuardedBuffer(bias), item.map.images * item.map.height * item.map.width * item.outputs)
       let y = GuardedBuffer([Float](repeating: 7, count: count))

@@ -2,11 +2,11 @@ import MultiwayCore
 import MultiwayGraph
 
 /// Builds the graph of a BEiT-3: embeddings and encoder here, the end in a head.
-struct BEiT3GraphBuilder {
+struct BEiT3GraphBuilder: ModelGraphBuilding {
   let configuration: BEiT3Configuration
   let parameters: BoundParameters
   var graph = Graph()
-  private var constants: [String: ConstantID] = [:]
+  var constants: [String: ConstantID] = [:]
 
   /// A stream of tokens on its way through the encoder.
   struct Stream {
@@ -19,58 +19,18 @@ struct BEiT3GraphBuilder {
     self.parameters = parameters
   }
 
+  var epsilon: Float { configuration.epsilon }
+
   /// True where the checkpoint brings the experts of a modality.
   func has(_ modality: Modality) -> Bool {
     parameters["layers.0.\(modality.rawValue).query.weight"] != nil
   }
 
-  /// The constant of a canonical name, made on first use. Types that the ops do not take are cast to fp32.
-  mutating func constant(_ name: String, reshaped shape: Shape? = nil) throws(GraphError) -> ConstantID {
-    if let id = constants[name] { return id }
-    guard let parameter = parameters[name] else {
-      throw GraphError(.invalidReference, "the checkpoint has no parameter for this", tensor: name)
-    }
-    var data = TensorExpression.stored(parameter.tensor)
-    if ![.f32, .f16, .bf16].contains(parameter.tensor.dtype) { data = .cast(data, .f32) }
-    if let shape { data = .reshaped(data, shape) }
-    let id = graph.addConstant(
-      Constant(name: name, role: parameter.declaration.role, modality: parameter.declaration.modality, data: data))
-    constants[name] = id
-    return id
-  }
-
-  /// A linear layer with the parameters of `name`; the value is called so too unless told otherwise.
-  mutating func linear(
-    _ input: ValueID, _ name: String, _ role: Role, _ modality: Modality, hasBias: Bool = true, as value: String? = nil
-  ) throws(GraphError) -> ValueID {
-    let weight = try constant(name + ".weight")
-    let bias = hasBias ? try constant(name + ".bias") : nil
-    return try graph.add(
-      .linear(weight: weight, bias: bias), input, name: value ?? name, role: role, modality: modality)
-  }
-
-  /// A LayerNorm with the parameters of `name`.
-  mutating func norm(
-    _ input: ValueID, _ name: String, _ role: Role, _ modality: Modality, as value: String? = nil
-  ) throws(GraphError) -> ValueID {
-    let weight = try constant(name + ".weight")
-    let bias = try constant(name + ".bias")
-    let op = Op.layerNorm(weight: weight, bias: bias, epsilon: configuration.epsilon)
-    return try graph.add(op, input, name: value ?? name, role: role, modality: modality)
-  }
-
   /// image [N, C, H, W] → patches, class token first, plus positions.
   mutating func embedImage() throws(GraphError) -> Stream {
-    let side = Dimension.fixed(configuration.imageSize)
-    let image = graph.addInput(
-      "image", ValueType(.f32, [.symbol("batch"), .fixed(configuration.channels), side, side]))
-    let cut = try graph.add(
-      .patchify(size: configuration.patchSize), image, name: "vision.pixels", modality: .vision)
-    let size = configuration.patchSize * configuration.patchSize * configuration.channels
-    let weight = try constant("vision.patches.weight", reshaped: [configuration.width, size])
-    let bias = try constant("vision.patches.bias")
-    let patches = try graph.add(
-      .linear(weight: weight, bias: bias), cut, name: "vision.patches", role: .patchEmbedding, modality: .vision)
+    let patches = try embedPatches(
+      side: configuration.imageSize, channels: configuration.channels, patchSize: configuration.patchSize,
+      width: configuration.width)
     let token = try constant("vision.class_token", reshaped: [configuration.width])
     let tokens = try graph.add(.prependToken(token), patches, name: "vision.tokens", modality: .vision)
     return Stream(modality: .vision, tokens: try addPositions(tokens, .vision, name: "vision.embedding"))
@@ -92,8 +52,8 @@ struct BEiT3GraphBuilder {
   private mutating func addPositions(
     _ tokens: ValueID, _ modality: Modality, name: String
   ) throws(GraphError) -> ValueID {
-    let table = try constant("\(modality.rawValue).positions.weight")
-    let op = Op.addPositions(table: table, firstRow: BEiT3Configuration.firstPositionRow)
+    let table = try constant("\(modality.rawValue).positions")
+    let op = Op.addPositions(table: table, firstRow: 0)
     return try graph.add(op, tokens, name: name, role: .positions, modality: modality)
   }
 
@@ -151,9 +111,5 @@ struct BEiT3GraphBuilder {
     let name = "\(stream.modality.rawValue).final_norm"
     guard parameters[name + ".weight"] != nil else { return stream.tokens }
     return try norm(stream.tokens, name, .finalNorm, stream.modality)
-  }
-
-  mutating func output(_ name: String, _ value: ValueID) {
-    graph.outputs.append(GraphOutput(name: name, value: value))
   }
 }

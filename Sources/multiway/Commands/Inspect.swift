@@ -79,7 +79,9 @@ private struct Inspection {
         "outputs", model.graph.outputs.map { "\($0.name) \(model.graph[$0.value].type)" }.joined(separator: ", "),
       ])
       rows += model.hyperparameters.map { ["  " + $0.name, $0.value] }
+      if let layout = model.model?.layout { rows.append(["layout", layout]) }
       rows += model.assumptions.map { ["assumed", $0] }
+      rows += model.notes.map { ["note", $0] }
     }
     if let problem { rows.append(["model", "none: " + problem.replacing("\n", with: "\n  ")]) }
     return rows + containerRows

@@ -42,10 +42,15 @@ extension BEiT3Head {
 struct BEiT3HeadKeys {
   private let shapes: [String: Shape]
 
+  /// What the keys of the backbone start with, behind the layout's prefix.
+  private static let backbone = [
+    "vision_embed.", "text_embed.", "encoder.", "blocks.", "patch_embed.", "cls_token", "pos_embed", "norm.",
+  ]
+
   init(_ tensors: [StoredTensor], prefix: String) {
     let own = tensors.filter { tensor in
       let key = tensor.name.dropFirst(tensor.name.hasPrefix(prefix) ? prefix.count : 0)
-      return !["vision_embed.", "text_embed.", "encoder."].contains { key.hasPrefix($0) }
+      return !BEiT3HeadKeys.backbone.contains { key.hasPrefix($0) }
     }
     shapes = Dictionary(own.map { ($0.name, $0.shape) }, uniquingKeysWith: { first, _ in first })
   }
