@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 import beit3
+import family
 
 WRAPPERS = ("model", "module", "state_dict")
 
@@ -158,15 +159,38 @@ def training_arguments(configuration: beit3.Configuration, **extra: Any) -> argp
     return argparse.Namespace(**{**values, **extra})
 
 
+def family_arguments(configuration: family.Configuration) -> argparse.Namespace:
+    """The `args` that unilm's fine-tuning and pretraining of BEiT leave in a checkpoint."""
+    values = dict(
+        TRAINING_ARGUMENTS,
+        model=configuration.model_name,
+        input_size=configuration.image_size,
+        rel_pos_bias=configuration.block_bias or configuration.shared_bias,
+        abs_pos_emb=configuration.positions,
+        use_mean_pooling=configuration.mean_pooling,
+        layer_scale_init_value=0.1 if configuration.layer_scale else 0.0,
+        nb_classes=configuration.classes,
+        output_dir=Path("output") / configuration.model_name,
+    )
+    return argparse.Namespace(**values)
+
+
 def wrap(
+    state: Mapping[str, Tensor], configuration: beit3.Configuration, *, wrapper: str = "model", **options: Any
+) -> dict[str, Any]:
+    """A BEiT-3 checkpoint as training saves it. Options that `training_checkpoint` does not know go into `args`."""
+    known = {name: options.pop(name) for name in ("optimizer", "moments", "epoch") if name in options}
+    return training_checkpoint(state, training_arguments(configuration, **options), wrapper=wrapper, **known)
+
+
+def training_checkpoint(
     state: Mapping[str, Tensor],
-    configuration: beit3.Configuration,
+    arguments: argparse.Namespace,
     *,
     wrapper: str = "model",
     optimizer: bool = True,
     moments: tuple[Tensor, Tensor] | None = None,
     epoch: int = 49,
-    **arguments: Any,
 ) -> dict[str, Any]:
     """A checkpoint as training saves it. `bare` is the state dict alone.
 
@@ -201,5 +225,5 @@ def wrap(
             "growth_interval": 2000,
             "_growth_tracker": 1278,
         }
-    checkpoint["args"] = training_arguments(configuration, **arguments)
+    checkpoint["args"] = arguments
     return checkpoint
