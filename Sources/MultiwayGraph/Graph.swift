@@ -178,8 +178,11 @@ public struct Graph: Sendable {
   /// The number of weights' elements, panels counted with their logical size.
   public var parameterCount: Int {
     var count = 0
+    // Layers may share their panels.
+    var counted: Set<ConstantID> = []
     for node in nodes {
-      if case .quantizedLinear(let linear) = node.op { count += linear.inputs * linear.outputs }
+      guard case .quantizedLinear(let linear) = node.op, counted.insert(linear.panels).inserted else { continue }
+      count += linear.inputs * linear.outputs
     }
     for constant in constants {
       switch constant.data.dtype {
@@ -214,15 +217,6 @@ public struct Graph: Sendable {
       for input in node.inputs { consumers[input.index].append(position) }
     }
     return consumers
-  }
-
-  /// How many times nodes read each constant: one that is read more than once cannot be rewritten for one of its readers.
-  public func constantReaderCounts() -> [ConstantID: Int] {
-    var counts: [ConstantID: Int] = [:]
-    for node in nodes {
-      for (_, id) in node.op.constants { counts[id, default: 0] += 1 }
-    }
-    return counts
   }
 
   /// For every value the node that makes it, nil for inputs.

@@ -11,8 +11,6 @@ public indirect enum TensorExpression: Sendable {
   case permuted(TensorExpression, axes: [Int])
   /// A range of the first axis.
   case rows(TensorExpression, Range<Int>)
-  /// A vector a number of times after one another, in fp32.
-  case repeated(TensorExpression, count: Int)
   /// The rows of several tensors after one another; all of one dtype, or fp32 where they differ.
   case joinedRows([TensorExpression])
   /// The sum of two tensors of one shape, in fp32.
@@ -122,7 +120,6 @@ extension TensorExpression {
     case .stored(let tensor): tensor.shape
     case .reshaped(_, let shape): shape
     case .permuted(let source, let axes): Shape(axes.map { source.shape[$0] })
-    case .repeated(let source, let count): [source.shape[0] * count]
     case .rows(let source, let range): Shape([range.count] + source.shape.dimensions.dropFirst())
     case .columns(let source, let range): [source.shape[0], range.count]
     case .joinedRows(let parts):
@@ -145,9 +142,7 @@ extension TensorExpression {
     case .stored(let tensor): tensor.dtype
     case .reshaped(let source, _), .permuted(let source, _), .rows(let source, _), .columns(let source, _): source.dtype
     case .joinedRows(let parts): Set(parts.map(\.dtype)).count == 1 ? parts[0].dtype : .f32
-    case .scaled, .columnsScaled, .rowsScaled, .shiftedBias, .repeated, .sum, .resampled, .batchNormScale,
-      .batchNormShift:
-      .f32
+    case .scaled, .columnsScaled, .rowsScaled, .shiftedBias, .sum, .resampled, .batchNormScale, .batchNormShift: .f32
     case .cast(_, let dtype): dtype
     case .quantized(_, .panels): .i8
     case .quantized(_, .scales): .f32
@@ -160,7 +155,7 @@ extension TensorExpression {
     switch self {
     case .stored(let tensor): [tensor]
     case .reshaped(let source, _), .permuted(let source, _), .rows(let source, _), .columns(let source, _),
-      .repeated(let source, _), .resampled(let source, _), .scaled(let source, _), .cast(let source, _):
+      .scaled(let source, _), .cast(let source, _), .resampled(let source, _):
       source.sources
     case .joinedRows(let parts): parts.flatMap(\.sources)
     case .sum(let left, let right): left.sources + right.sources

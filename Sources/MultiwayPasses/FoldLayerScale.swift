@@ -14,7 +14,7 @@ public struct FoldLayerScale: Pass {
   /// Makes the pass.
   public init() {}
 
-  /// Folds every layer scale whose input is a linear layer that nothing else reads, and whose weights no layer has that is scaled otherwise.
+  /// Folds every layer scale whose input is a linear layer that nothing else reads.
   public func run(on graph: inout Graph) -> PassStatistics {
     foldIntoLayers(of: &graph) { op, graph in
       guard case .scaleChannels(let factors) = op else { return nil }
@@ -25,39 +25,32 @@ public struct FoldLayerScale: Pass {
 }
 
 /// Takes nodes that change the result of a linear layer channel by channel into its weights: the layer then makes what the node made,
-/// under its name. Layers whose result something else reads as well stay. Layers that share their weights fold together, where every
-/// one of them is changed in the same way.
+/// under its name. Layers whose result something else reads stay, and so do layers with shared weights that are not all changed alike.
 /// - Parameter change: what a node does to weight and bias; nil for nodes of other ops.
 func foldIntoLayers(
   of graph: inout Graph, _ change: (Op, Graph) -> ((TensorExpression) -> TensorExpression)?
 ) -> PassStatistics {
   var statistics = PassStatistics()
   let consumers = graph.consumers()
-  let producers = graph.producers()
-  let readers = graph.constantReaderCounts()
-  var found: [Op: [(node: Int, layer: Int)]] = [:]
-  var layers: [Op] = []
-  for position in graph.nodes.indices where change(graph.nodes[position].op, graph) != nil {
-    let input = graph.nodes[position].inputs[0]
-    guard consumers[input.index] == [position], !graph.outputs.contains(where: { $0.value == input }),
-      let producer = producers[input.index], case .linear = graph.nodes[producer].op
-    else { continue }
-    let layer = graph.nodes[producer].op
-    if found[layer] == nil { layers.append(layer) }
-    found[layer, default: []].append((position, producer))
-  }
   var folded: Set<Int> = []
-  for layer in layers {
-    guard let places = found[layer], let first = places.first.map({ graph.nodes[$0.node].op }),
-      places.allSatisfy({ graph.nodes[$0.node].op == first }),
-      layer.constants.allSatisfy({ readers[$0.id] == places.count }), let change = change(first, graph)
+  for position in graph.nodes.indices {
+    guard case .linear(let weight, let bias) = graph.nodes[position].op,
+      let twins = graph.twins(of: position), twins.first == position
     else { continue }
-    for (_, id) in layer.constants { graph[id].data = change(graph[id].data) }
-    for (node, producer) in places {
-      graph.nodes[producer].outputs = graph.nodes[node].outputs
-      folded.insert(node)
+    let changes = twins.compactMap { twin -> Int? in
+      let output = graph.nodes[twin].outputs[0]
+      guard consumers[output.index].count == 1, !graph.outputs.contains(where: { $0.value == output }) else {
+        return nil
+      }
+      return consumers[output.index][0]
     }
-    statistics.rewrites += places.count
+    guard changes.count == twins.count, Set(changes.map { graph.nodes[$0].op }).count == 1,
+      let change = change(graph.nodes[changes[0]].op, graph)
+    else { continue }
+    for constant in [weight, bias].compactMap({ $0 }) { graph[constant].data = change(graph[constant].data) }
+    for (twin, next) in zip(twins, changes) { graph.nodes[twin].outputs = graph.nodes[next].outputs }
+    folded.formUnion(changes)
+    statistics.rewrites += changes.count
   }
   graph.nodes = graph.nodes.enumerated().filter { !folded.contains($0.offset) }.map(\.element)
   statistics.removedNodes = folded.count

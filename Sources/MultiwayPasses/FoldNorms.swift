@@ -45,40 +45,60 @@ public struct FoldNorms: Pass {
     self.statistics = statistics
   }
 
-  /// Folds every norm that only linear layers read. Norms that share a weight, because several streams go through them, fold together.
+  /// Folds every norm that only linear layers read.
   public func run(on graph: inout Graph) throws(PassError) -> PassStatistics {
+    let consumers = graph.consumers()
     var tally = Tally()
-    for group in NormGroup.all(in: graph) {
-      guard case .layerNorm(let weight, let bias, let epsilon) = graph.nodes[group.norms[0]].op else { continue }
-      let choice = try weight.map { weight throws(PassError) in try choose(graph, group, weight: weight, bias: bias) }
-      if bias == nil, case .keep = choice ?? .keep { continue }
-      var layers = group.layers
-      if let bias { fold(bias: bias, into: &layers, of: &graph) }
-      let kept = weight.flatMap { move($0, choice ?? .keep, into: layers, of: &graph) }
-      for norm in group.norms {
-        graph.nodes[norm].op = .layerNorm(weight: kept, bias: nil, epsilon: epsilon)
-        graph[graph.nodes[norm].outputs[0]].name += ".folded"
+    for position in graph.nodes.indices {
+      guard case .layerNorm(let weight, let bias, let epsilon) = graph.nodes[position].op,
+        weight != nil || bias != nil, let norms = graph.twins(of: position), norms.first == position,
+        let layers = layers(behind: norms, of: graph, consumers)
+      else { continue }
+      let outputs = norms.map { graph.nodes[$0].outputs[0] }
+      let choice = try weight.map { weight throws(PassError) in
+        try choose(graph, weight: weight, bias: bias, layers: layers.map { $0[0] }, names: outputs.map { graph[$0].name })
       }
-      tally.count(choice ?? .keep)
+      if bias == nil, case .keep = choice ?? .keep { continue }
+      if let bias { fold(bias: bias, into: layers, of: &graph) }
+      let kept = weight.flatMap { move($0, choice ?? .keep, into: layers.map { $0[0] }, of: &graph) }
+      for norm in norms { graph.nodes[norm].op = .layerNorm(weight: kept, bias: nil, epsilon: epsilon) }
+      for output in outputs { graph[output].name += ".folded" }
+      for _ in norms { tally.count(choice ?? .keep) }
     }
     graph.removeDeadCode()
     return tally.statistics
   }
 
-  private func fold(bias: ConstantID, into layers: inout [NormGroup.Layer], of graph: inout Graph) {
-    for place in layers.indices {
-      let layer = layers[place]
+  /// The layers that read the results of norms with the same constants, those with the same constants together. Nil where something else
+  /// than linear layers reads a result, or their constants serve other layers too.
+  private func layers(behind norms: [Int], of graph: Graph, _ consumers: [[Int]]) -> [[Int]]? {
+    let results = norms.map { graph.nodes[$0].outputs[0] }
+    guard !graph.outputs.contains(where: { results.contains($0.value) }) else { return nil }
+    let readers = results.flatMap { consumers[$0.index] }.sorted()
+    guard !readers.isEmpty else { return nil }
+    var layers: [[Int]] = []
+    for reader in readers where !layers.contains(where: { $0.contains(reader) }) {
+      guard case .linear = graph.nodes[reader].op, let twins = graph.twins(of: reader),
+        twins.allSatisfy({ readers.contains($0) })
+      else { return nil }
+      layers.append(twins)
+    }
+    return layers
+  }
+
+  private func fold(bias: ConstantID, into layers: [[Int]], of graph: inout Graph) {
+    for layer in layers {
+      guard case .linear(let weight, let oldBias) = graph.nodes[layer[0]].op else { continue }
       let data = TensorExpression.shiftedBias(
-        layer.bias.map { graph[$0].data }, weight: graph[layer.weight].data, shift: graph[bias].data)
-      if let old = layer.bias {
-        graph[old].data = data
-        continue
+        oldBias.map { graph[$0].data }, weight: graph[weight].data, shift: graph[bias].data)
+      if let oldBias {
+        graph[oldBias].data = data
+      } else {
+        let new = graph.addConstant(
+          Constant(
+            name: biasName(graph, weight), role: graph[weight].role, modality: graph[weight].modality, data: data))
+        for node in layer { graph.nodes[node].op = .linear(weight: weight, bias: new) }
       }
-      let weight = graph[layer.weight]
-      let new = graph.addConstant(
-        Constant(name: biasName(graph, layer.weight), role: weight.role, modality: weight.modality, data: data))
-      layers[place].bias = new
-      for node in layer.nodes { graph.nodes[node].op = .linear(weight: layer.weight, bias: new) }
     }
   }
 
@@ -95,19 +115,19 @@ public struct FoldNorms: Pass {
     return name
   }
 
-  /// Moves the chosen part of a norm's weight into its readers. Returns the weight that stays with the norm.
+  /// Moves the chosen part of a norm's weight into the layers behind it. Returns the weight that stays with the norm.
   private func move(
-    _ weight: ConstantID, _ choice: NormFolding.Choice, into layers: [NormGroup.Layer], of graph: inout Graph
+    _ weight: ConstantID, _ choice: NormFolding.Choice, into layers: [Int], of graph: inout Graph
   ) -> ConstantID? {
     switch choice {
     case .keep: return weight
     case .fold:
-      scaleColumns(of: &graph, layers, by: graph[weight].data)
+      scaleColumns(of: &graph, nodes: layers, by: graph[weight].data)
       return nil
     case .balance(let factors):
       let name = graph[weight].name
       let data = StoredTensor(name: name + ".balance", dtype: .f32, shape: [factors.count], elements: factors)
-      scaleColumns(of: &graph, layers, by: .stored(data))
+      scaleColumns(of: &graph, nodes: layers, by: .stored(data))
       let inverse = StoredTensor(
         name: name + ".inverse_balance", dtype: .f32, shape: [factors.count], elements: factors.map { 1 / $0 })
       // A vector times factors is a matrix of one row with its columns scaled.
@@ -117,24 +137,29 @@ public struct FoldNorms: Pass {
     }
   }
 
-  private func scaleColumns(of graph: inout Graph, _ layers: [NormGroup.Layer], by scales: TensorExpression) {
-    for layer in layers { graph[layer.weight].data = .columnsScaled(graph[layer.weight].data, by: scales) }
+  private func scaleColumns(of graph: inout Graph, nodes: [Int], by scales: TensorExpression) {
+    for node in nodes {
+      guard case .linear(let weight, _) = graph.nodes[node].op else { continue }
+      graph[weight].data = .columnsScaled(graph[weight].data, by: scales)
+    }
   }
 
   private func choose(
-    _ graph: Graph, _ group: NormGroup, weight: ConstantID, bias: ConstantID?
+    _ graph: Graph, weight: ConstantID, bias: ConstantID?, layers: [Int], names: [String]
   ) throws(PassError) -> NormFolding.Choice {
-    let readers = group.layers.flatMap(\.nodes)
-    let becomeInt8 = readers.allSatisfy { graph.nodes[$0].role.map(roles.contains) ?? false }
+    let becomeInt8 = layers.allSatisfy { graph.nodes[$0].role.map(roles.contains) ?? false }
     guard becomeInt8, weights != .never else { return .keep }
     guard weights == .whereErrorDoesNotGrow else { return .fold }
-    let names = group.norms.map { graph[graph.nodes[$0].outputs[0]].name }
+    var matrices: [TensorExpression] = []
+    for layer in layers {
+      if case .linear(let matrix, _) = graph.nodes[layer].op { matrices.append(graph[matrix].data) }
+    }
     do {
       var materializer = Materializer(discardsSources: false)
       let folding = NormFolding(
         weight: try materializer.floats(of: graph[weight].data),
         bias: try bias.map { try materializer.floats(of: graph[$0].data) }, channels: statistics?.together(names))
-      return try folding.choose(group.layers.map { graph[$0.weight].data })
+      return try folding.choose(matrices)
     } catch let error as any DiagnosedError {
       throw PassError(.weights, error.diagnosis)
     } catch {

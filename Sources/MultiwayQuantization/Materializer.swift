@@ -41,7 +41,7 @@ public struct Materializer {
       case .sums: return tensors.sums
       }
     case .joinedRows(let parts): return try joinedRows(parts)
-    case .stored, .repeated, .scaled, .columnsScaled, .rowsScaled, .shiftedBias, .sum, .resampled, .batchNormScale,
+    case .stored, .scaled, .columnsScaled, .rowsScaled, .shiftedBias, .sum, .resampled, .batchNormScale,
       .batchNormShift:
       return TensorBytes(copying: try floats(of: expression))
     }
@@ -56,9 +56,6 @@ public struct Materializer {
     switch expression {
     case .reshaped(let source, _): return try floats(of: source)
     case .permuted(let source, let axes): return try permuted(source, axes).floats()
-    case .repeated(let source, let count):
-      let elements = try floats(of: source)
-      return (0..<count).flatMap { _ in elements }
     case .batchNormScale(let norm): return try scale(of: norm).map { Float($0) }
     case .batchNormShift(let norm, let bias): return try shift(of: norm, bias)
     case .rows(let source, let range):
@@ -153,7 +150,7 @@ extension Materializer {
       isRowwise(source)
     case .reshaped(let source, let shape): keepsRows(source, shape) && isRowwise(source)
     case .permuted: view(of: expression) != nil
-    case .repeated, .joinedRows, .sum, .resampled, .shiftedBias, .batchNormScale, .batchNormShift, .quantized: false
+    case .shiftedBias, .batchNormScale, .batchNormShift, .quantized, .joinedRows, .sum, .resampled: false
     }
   }
 

@@ -130,7 +130,7 @@ private struct ConvolutionCase: CustomTestStringConvertible {
     item.map.elements = [Float](repeating: 1, count: 16)
     item.map.elements[0] = .nan
     let weights: [Float] = [.infinity, 0, 0, 0, 1, 0, 0, 0, 0]
-    let found = item.map.run(count: 16) { context, x, y in
+    let found = unsafe item.map.run(count: 16) { context, x, y in
       let w = GuardedBuffer(weights)
       var job = unsafe mwk_convolution_f32_job(
         images: 1, height: 4, width: 4, channels: 1, outputs: 1, kernel: 3, x: x, weight: w.pointer,
@@ -149,7 +149,7 @@ private struct ConvolutionCase: CustomTestStringConvertible {
     let expected = map.map(map.height / 2, map.width / 2) { image, row, column, channel in
       [(0, 0), (0, 1), (1, 0), (1, 1)].map { map.at(image, row * 2 + $0, column * 2 + $1, channel) }.max() ?? 0
     }
-    let found = map.run(count: expected.count) { context, x, y in
+    let found = unsafe map.run(count: expected.count) { context, x, y in
       unsafe mwk_max_pool_f32(context.pointer, map.images, map.height, map.width, map.channels, x, y)
     }
     #expect(found == expected)
@@ -159,7 +159,7 @@ private struct ConvolutionCase: CustomTestStringConvertible {
     var map = Map(1, 2, 2, 1)
     map.elements = [1, 2, 3, 4]
     map.elements[place] = .nan
-    let found = map.run(count: 1) { context, x, y in
+    let found = unsafe map.run(count: 1) { context, x, y in
       let status = unsafe mwk_max_pool_f32(context.pointer, 1, 2, 2, 1, x, y)
       unsafe y[0] = y[0].isNaN ? -1 : y[0]
       return status
@@ -175,7 +175,7 @@ private struct ConvolutionCase: CustomTestStringConvertible {
       for y in rows { for x in columns { sum += map.at(image, y, x, channel) } }
       return sum / Float(rows.count * columns.count)
     }
-    let found = map.run(count: expected.count) { context, x, y in
+    let found = unsafe map.run(count: expected.count) { context, x, y in
       unsafe mwk_average_pool_f32(context.pointer, map.images, map.height, map.width, map.channels, bins, x, y)
     }
     #expect(found == expected)
@@ -195,7 +195,7 @@ private struct ConvolutionCase: CustomTestStringConvertible {
       }
       return (1 - y.part) * mixed(y.low) + y.part * mixed(y.high)
     }
-    let found = map.run(count: expected.count) { context, x, y in
+    let found = unsafe map.run(count: expected.count) { context, x, y in
       unsafe mwk_resize_bilinear_f32(
         context.pointer, map.images, map.height, map.width, map.channels, target.0, target.1, x, y)
     }
@@ -211,7 +211,7 @@ private struct ConvolutionCase: CustomTestStringConvertible {
         }
       }
     }
-    let found = map.run(count: expected.count) { context, x, y in
+    let found = unsafe map.run(count: expected.count) { context, x, y in
       unsafe mwk_to_image_f32(context.pointer, map.images, map.height, map.width, map.channels, x, y)
     }
     #expect(found == expected)

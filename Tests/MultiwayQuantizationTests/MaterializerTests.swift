@@ -92,7 +92,7 @@ private struct Samples {
       (.reshaped(.permuted(.reshaped(matrix, [70, 13, 1]), axes: [1, 2, 0]), [13, 70]), transposed),
       (.cast(.reshaped(.permuted(matrix, axes: [1, 0]), [13, 10, 7]), .f32), transposed),
       (.rows(.permuted(matrix, axes: [1, 0]), 2..<4), Array(transposed[2 * Samples.rows..<4 * Samples.rows])),
-      (.repeated(scales, count: 3), factors + factors + factors),
+      (.joinedRows([scales, scales]), factors + factors),
       (.rows(matrix, 4..<4), []), (.scaled(matrix, by: 0.3), weights.map { $0 * 0.3 }),
       (.columnsScaled(matrix, by: scales), scaledColumns), (.columnsScaled(strided, by: scales), scaledColumns),
       (.rows(.columnsScaled(matrix, by: scales), 60..<70), rows(60..<70, scaledColumns)),

@@ -84,7 +84,7 @@ import Testing
     var (small, x) = try start()
     let permuted = TensorExpression.permuted(try stored("transposed.weight"), axes: [2, 3, 1, 0])
     let weight = constant("weight", .reshaped(permuted, [12, 8]), in: &small)
-    let bias = constant("bias", .repeated(try stored("transposed.bias"), count: 4), in: &small)
+    let bias = constant("bias", .joinedRows(Array(repeating: try stored("transposed.bias"), count: 4)), in: &small)
     let expanded = try small.add(.linear(weight: weight, bias: bias), x, name: "expanded")
     try check("transposed", small, try small.add(.featureMap(.pixelShuffle, grid), expanded))
   }

@@ -12,12 +12,16 @@ struct Run: ParsableCommand {
     discussion: """
       Inputs and outputs are safetensors files. Inputs: image [N,3,H,W] f32, already normalised; text [N,T] token ids; padding_mask [N,T], \
       1 where padded, may be left out. Outputs: logits, features, image_embedding, text_embedding. Without --outputs the answers are printed.
+
+      A captioning model that gets images without a text writes captions by beam search. Outputs: tokens [N,max-length] i64, filled up \
+      with 1; scores [N].
       """)
 
   @Argument(help: "A checkpoint (runs in fp32) or an artifact.") var model: String
   @Option(help: "The inputs: a safetensors file.") var inputs: String
   @Option(help: "Where the outputs go: a safetensors file.") var outputs: String?
   @Option(help: "Run no more than this many examples at once.") var batch = 8
+  @OptionGroup var captions: CaptionArguments
   @OptionGroup var threads: ThreadArguments
   @OptionGroup var input: InputArguments
   @OptionGroup var output: OutputArguments
@@ -31,6 +35,9 @@ struct Run: ParsableCommand {
     let loaded = try LoadedModel(path: model, options: input.options)
     for assumption in loaded.assumptions { Console.note("note: " + assumption) }
     let read = try TensorFiles.readInputs(inputs, for: loaded.graph)
+    if let (generator, image) = try captions.generator(for: loaded.graph, inputs: read.tensors) {
+      return try write(generator, image, identities: [read.identity, loaded.file.identity])
+    }
     let session = try Session(loaded.graph, threads: threads.threads)
     let start = System.now
     let bar = ProgressBar("running")
@@ -47,6 +54,50 @@ struct Run: ParsableCommand {
     } else {
       show(results, labels: read.labels, seconds: seconds, session: session)
     }
+  }
+
+  /// Writes captions.
+  private func write(_ generator: CaptionGenerator, _ image: TensorValue, identities: [FileIdentity]) throws {
+    var engine = try SessionDecoding(generator.decoding, threads: threads.threads)
+    let start = System.now
+    let bar = ProgressBar("captioning")
+    let captions = try TensorFiles.naming(inputs) {
+      try generator.generate(image, atMost: batch, with: &engine) { bar.update($0, $1) }
+    }
+    let seconds = System.now - start
+    if let outputs {
+      try TensorFiles.write(captions.outputs, to: outputs, overwrite: output.force, inputs: identities)
+    }
+    let rows = captions.rows(padding: generator.options.paddingToken)
+    if output.json {
+      let object: JSONObject = [
+        "outputs": shapes(captions.outputs),
+        "captions": .array(
+          rows.enumerated().map { example, row in
+            .object([
+              "example": .integer(example), "tokens": .array(row.tokens.map { .integer($0) }),
+              "score": .real(Double(row.score)),
+            ])
+          }),
+        "seconds": .real(seconds), "isa": .string(engine.instructionSet), "threads": .integer(engine.threadCount),
+      ]
+      Console.print(JSONValue.object(object).text(indented: true))
+      return
+    }
+    for (name, value) in captions.outputs {
+      Console.print("\(name) \(value.shape)" + (outputs.map { " → \($0)" } ?? ""))
+    }
+    for (example, row) in rows.prefix(outputs == nil ? 10 : 0).enumerated() {
+      Console.print("  example \(example): \(row.tokens.map(String.init).joined(separator: " "))   score \(row.score)")
+    }
+    Console.note("\(fixedSeconds(seconds)) on \(engine.instructionSet), \(engine.threadCount) threads")
+  }
+
+  private func shapes(_ results: [(name: String, value: TensorValue)]) -> JSONValue {
+    .array(
+      results.map { name, value in
+        .object(["name": .string(name), "shape": .array(value.shape.dimensions.map { .integer($0) })])
+      })
   }
 
   private func show(
@@ -79,11 +130,8 @@ struct Run: ParsableCommand {
     _ results: [(name: String, value: TensorValue)], seconds: Double, session: Session
   ) -> JSONObject {
     var object: JSONObject = [
-      "outputs": .array(
-        results.map { name, value in
-          .object(["name": .string(name), "shape": .array(value.shape.dimensions.map { .integer($0) })])
-        }),
-      "seconds": .real(seconds), "isa": .string(session.instructionSet), "threads": .integer(session.threadCount),
+      "outputs": shapes(results), "seconds": .real(seconds), "isa": .string(session.instructionSet),
+      "threads": .integer(session.threadCount),
     ]
     if let logits = results.first(where: { $0.name == "logits" })?.value {
       object["answers"] = .array(
