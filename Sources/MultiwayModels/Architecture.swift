@@ -24,11 +24,14 @@ public struct ModelOptions: Sendable {
   public var heads: Int?
   /// The side of the image in pixels, where positions shall be resized for another than the checkpoint's.
   public var imageSize: Int?
+  /// After how many blocks the four feature maps of a segmentation decoder are taken; nil for what the layout's own code does.
+  public var featureTaps: [Int]?
 
   /// Makes options.
-  public init(heads: Int? = nil, imageSize: Int? = nil) {
+  public init(heads: Int? = nil, imageSize: Int? = nil, featureTaps: [Int]? = nil) {
     self.heads = heads
     self.imageSize = imageSize
+    self.featureTaps = featureTaps
   }
 }
 
