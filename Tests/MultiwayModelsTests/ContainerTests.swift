@@ -20,7 +20,7 @@ import Testing
     return try Architectures.load(try checkpoint.stateDict(), of: checkpoint, options: ContainerTests.options)
   }
 
-  @Test(arguments: ["bare", "model", "module", "state_dict", "ema", "protocol4", "protocol5"])
+  @Test(arguments: ["bare", "model", "module", "state_dict", "ema", "protocol4", "protocol5", "legacy"])
   func everyContainerGivesTheSameBits(container: String) throws {
     let model = try Fixtures.model(ContainerTests.folder + container, heads: 2)
     let reference = try expected()
@@ -48,14 +48,5 @@ import Testing
     let half = try Architectures.load(stored, of: checkpoint, options: ContainerTests.options)
     let single = try Architectures.load(decoded, of: checkpoint, options: ContainerTests.options)
     #expect(try outputs(half.graph) == outputs(single.graph))
-  }
-
-  @Test func theLegacyFormatIsRefusedWithARemedy() throws {
-    let error = #expect(throws: CheckpointError.self) {
-      _ = try Fixtures.checkpoint(ContainerTests.folder + "legacy.pth")
-    }
-    #expect(error?.code == .unsupported)
-    #expect(error?.diagnosis.found.contains("before 1.6") == true)
-    #expect(error?.diagnosis.remedy?.contains("torch.save") == true)
   }
 }
