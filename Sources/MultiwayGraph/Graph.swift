@@ -216,15 +216,6 @@ public struct Graph: Sendable {
     return consumers
   }
 
-  /// How many times nodes read each constant: one that is read more than once cannot be rewritten for one of its readers.
-  public func constantReaderCounts() -> [ConstantID: Int] {
-    var counts: [ConstantID: Int] = [:]
-    for node in nodes {
-      for (_, id) in node.op.constants { counts[id, default: 0] += 1 }
-    }
-    return counts
-  }
-
   /// For every value the node that makes it, nil for inputs.
   public func producers() -> [Int?] {
     var producers = [Int?](repeating: nil, count: values.count)

@@ -14,7 +14,7 @@ public struct FoldLayerScale: Pass {
   /// Makes the pass.
   public init() {}
 
-  /// Folds every layer scale whose input is a linear layer that nothing else reads, and whose weights no other layer has.
+  /// Folds every layer scale whose input is a linear layer that nothing else reads.
   public func run(on graph: inout Graph) -> PassStatistics {
     foldIntoLayers(of: &graph) { op, graph in
       guard case .scaleChannels(let factors) = op else { return nil }
@@ -25,27 +25,30 @@ public struct FoldLayerScale: Pass {
 }
 
 /// Takes nodes that change the result of a linear layer channel by channel into its weights: the layer then makes what the node made,
-/// under its name. Layers whose result or weights something else reads as well stay.
+/// under its name. Layers whose result something else reads stay, and so do layers with shared weights that are not all changed alike.
 /// - Parameter change: what a node does to weight and bias; nil for nodes of other ops.
 func foldIntoLayers(
   of graph: inout Graph, _ change: (Op, Graph) -> ((TensorExpression) -> TensorExpression)?
 ) -> PassStatistics {
   var statistics = PassStatistics()
   let consumers = graph.consumers()
-  let producers = graph.producers()
-  let readers = graph.constantReaderCounts()
   var folded: Set<Int> = []
   for position in graph.nodes.indices {
-    guard let change = change(graph.nodes[position].op, graph) else { continue }
-    let input = graph.nodes[position].inputs[0]
-    guard consumers[input.index] == [position], !graph.outputs.contains(where: { $0.value == input }),
-      let producer = producers[input.index], case .linear(let weight, let bias) = graph.nodes[producer].op,
-      ([weight] + (bias.map { [$0] } ?? [])).allSatisfy({ readers[$0] == 1 })
+    guard case .linear(let weight, let bias) = graph.nodes[position].op,
+      let twins = graph.twins(of: position), twins.first == position
+    else { continue }
+    let changes = twins.compactMap { twin -> Int? in
+      let output = graph.nodes[twin].outputs[0]
+      guard consumers[output.index].count == 1, !graph.outputs.contains(where: { $0.value == output }) else { return nil }
+      return consumers[output.index][0]
+    }
+    guard changes.count == twins.count, Set(changes.map { graph.nodes[$0].op }).count == 1,
+      let change = change(graph.nodes[changes[0]].op, graph)
     else { continue }
     for constant in [weight, bias].compactMap({ $0 }) { graph[constant].data = change(graph[constant].data) }
-    graph.nodes[producer].outputs = graph.nodes[position].outputs
-    folded.insert(position)
-    statistics.rewrites += 1
+    for (twin, next) in zip(twins, changes) { graph.nodes[twin].outputs = graph.nodes[next].outputs }
+    folded.formUnion(changes)
+    statistics.rewrites += changes.count
   }
   graph.nodes = graph.nodes.enumerated().filter { !folded.contains($0.offset) }.map(\.element)
   statistics.removedNodes = folded.count

@@ -15,7 +15,7 @@ public struct FoldQueryScale: Pass {
   /// Makes the pass.
   public init() {}
 
-  /// Folds every scale whose input is a linear layer that nothing else reads, and whose weights no other layer has.
+  /// Folds every scale whose input is a linear layer that nothing else reads.
   public func run(on graph: inout Graph) -> PassStatistics {
     foldIntoLayers(of: &graph) { op, _ in
       guard case .scale(let factor) = op else { return nil }

@@ -53,8 +53,8 @@ public enum BEiT3: Architecture {
   /// The keys of one layer with every head.
   public static var keyTemplates: [(layout: String, keys: [String])] {
     let heads: [any BEiT3Head] = [
-      ClassificationHead(classes: 1), VisualQuestionHead(answers: 1), RetrievalHead(embedding: 1),
-      FeaturesHead(vocabulary: 1, codebook: 1),
+      ClassificationHead(classes: 1), VisualQuestionHead(answers: 1), PairHead(classes: 1),
+      RetrievalHead(embedding: 1), PretrainingHead(vocabulary: 1, codebook: 1),
     ]
     return layouts(task: "classification").map { keyMap in
       let declarations = heads.flatMap { head in

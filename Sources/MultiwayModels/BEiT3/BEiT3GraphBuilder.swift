@@ -12,6 +12,11 @@ struct BEiT3GraphBuilder: ModelGraphBuilding {
   struct Stream {
     var modality: Modality
     var tokens: ValueID
+    /// What the names of values begin with, where the encoder runs more than once.
+    var prefix = ""
+
+    /// Where the constants of a layer are.
+    func layer(_ number: Int) -> String { "layers.\(number).\(modality.rawValue)." }
   }
 
   init(_ configuration: BEiT3Configuration, _ parameters: BoundParameters) {
@@ -27,13 +32,14 @@ struct BEiT3GraphBuilder: ModelGraphBuilding {
   }
 
   /// image [N, C, H, W] → patches, class token first, plus positions.
-  mutating func embedImage() throws(GraphError) -> Stream {
+  mutating func embedImage(input: String = "image", prefix: String = "") throws(GraphError) -> Stream {
     let patches = try embedPatches(
       side: configuration.imageSize, channels: configuration.channels, patchSize: configuration.patchSize,
-      width: configuration.width)
+      width: configuration.width, input: input, prefix: prefix)
     let token = try constant("vision.class_token", reshaped: [configuration.width])
-    let tokens = try graph.add(.prependToken(token), patches, name: "vision.tokens", modality: .vision)
-    return Stream(modality: .vision, tokens: try addPositions(tokens, .vision, name: "vision.embedding"))
+    let tokens = try graph.add(.prependToken(token), patches, name: prefix + "vision.tokens", modality: .vision)
+    let placed = try addPositions(tokens, .vision, name: prefix + "vision.embedding")
+    return Stream(modality: .vision, tokens: placed, prefix: prefix)
   }
 
   /// text [N, T] → embeddings plus positions, padded tokens zero. Returns the stream and its padding mask.
@@ -58,21 +64,23 @@ struct BEiT3GraphBuilder: ModelGraphBuilding {
   }
 
   /// All layers. The padding mask belongs to the last stream.
-  mutating func encode(_ streams: [Stream], padding: ValueID?) throws(GraphError) -> [Stream] {
+  mutating func encode(
+    _ streams: [Stream], padding: ValueID?, mask: AttentionMask = .none
+  ) throws(GraphError) -> [Stream] {
     var streams = streams
-    for layer in 0..<configuration.depth { streams = try encode(streams, padding: padding, layer: layer) }
+    let attention = Attention(heads: configuration.heads, isPadded: padding != nil, mask: mask)
+    for layer in 0..<configuration.depth { streams = try encode(streams, attention, padding: padding, layer: layer) }
     return streams
   }
 
   private mutating func encode(
-    _ streams: [Stream], padding: ValueID?, layer: Int
+    _ streams: [Stream], _ attention: Attention, padding: ValueID?, layer: Int
   ) throws(GraphError) -> [Stream] {
     var inputs: [ValueID] = []
     for stream in streams { inputs += try queryKeyValue(stream, layer) }
     if let padding { inputs.append(padding) }
     let attended = try graph.add(
-      .attention(Attention(heads: configuration.heads, isPadded: padding != nil)), inputs,
-      names: streams.map { "layers.\(layer).\($0.modality.rawValue).attention" },
+      .attention(attention), inputs, names: streams.map { $0.prefix + $0.layer(layer) + "attention" },
       modality: streams.count == 1 ? streams[0].modality : .shared)
     var results: [Stream] = []
     for (stream, value) in zip(streams, attended) {
@@ -82,34 +90,49 @@ struct BEiT3GraphBuilder: ModelGraphBuilding {
   }
 
   private mutating func queryKeyValue(_ stream: Stream, _ layer: Int) throws(GraphError) -> [ValueID] {
-    let (name, modality) = ("layers.\(layer).\(stream.modality.rawValue).", stream.modality)
-    let normed = try norm(stream.tokens, name + "attention_norm", .attentionNorm, modality)
-    let query = try linear(normed, name + "query", .attentionQuery, modality)
+    let normed = try norm(stream.tokens, "attention_norm", .attentionNorm, stream, layer)
+    let query = try linear(normed, "query", .attentionQuery, stream, layer)
     let factor = 1 / Float(configuration.headSize).squareRoot()
-    let scaled = try graph.add(.scale(by: factor), query, name: name + "query_scaled", modality: modality)
-    let key = try linear(normed, name + "key", .attentionKey, modality)
-    let value = try linear(normed, name + "value", .attentionValue, modality)
+    let scaled = try graph.add(
+      .scale(by: factor), query, name: stream.prefix + stream.layer(layer) + "query_scaled", modality: stream.modality)
+    let key = try linear(normed, "key", .attentionKey, stream, layer)
+    let value = try linear(normed, "value", .attentionValue, stream, layer)
     return [scaled, key, value]
   }
 
   private mutating func finish(_ stream: Stream, attention: ValueID, _ layer: Int) throws(GraphError) -> Stream {
-    let (name, modality) = ("layers.\(layer).\(stream.modality.rawValue).", stream.modality)
-    let inner = try norm(attention, name + "attention_inner_norm", .attentionInnerNorm, modality)
-    let out = try linear(inner, name + "attention_out", .attentionOut, modality)
+    let (name, modality) = (stream.prefix + stream.layer(layer), stream.modality)
+    let inner = try norm(attention, "attention_inner_norm", .attentionInnerNorm, stream, layer)
+    let out = try linear(inner, "attention_out", .attentionOut, stream, layer)
     let middle = try graph.add(.add, stream.tokens, out, name: name + "attention_residual", modality: modality)
-    let normed = try norm(middle, name + "feed_forward_norm", .feedForwardNorm, modality)
-    let hidden = try linear(normed, name + "feed_forward_in", .feedForwardIn, modality)
+    let normed = try norm(middle, "feed_forward_norm", .feedForwardNorm, stream, layer)
+    let hidden = try linear(normed, "feed_forward_in", .feedForwardIn, stream, layer)
     let activated = try graph.add(.gelu, hidden, name: name + "feed_forward_activation", modality: modality)
-    let innerNormed = try norm(activated, name + "feed_forward_inner_norm", .feedForwardInnerNorm, modality)
-    let projected = try linear(innerNormed, name + "feed_forward_out", .feedForwardOut, modality)
-    let result = try graph.add(.add, middle, projected, name: name + "output", modality: modality)
-    return Stream(modality: modality, tokens: result)
+    let innerNormed = try norm(activated, "feed_forward_inner_norm", .feedForwardInnerNorm, stream, layer)
+    let projected = try linear(innerNormed, "feed_forward_out", .feedForwardOut, stream, layer)
+    var result = stream
+    result.tokens = try graph.add(.add, middle, projected, name: name + "output", modality: modality)
+    return result
+  }
+
+  private mutating func linear(
+    _ input: ValueID, _ name: String, _ role: Role, _ stream: Stream, _ layer: Int
+  ) throws(GraphError) -> ValueID {
+    let name = stream.layer(layer) + name
+    return try linear(input, name, role, stream.modality, as: stream.prefix + name)
+  }
+
+  private mutating func norm(
+    _ input: ValueID, _ name: String, _ role: Role, _ stream: Stream, _ layer: Int
+  ) throws(GraphError) -> ValueID {
+    let name = stream.layer(layer) + name
+    return try norm(input, name, role, stream.modality, as: stream.prefix + name)
   }
 
   /// The norm at the encoder's end, where the checkpoint has one.
   mutating func finalNorm(_ stream: Stream) throws(GraphError) -> ValueID {
     let name = "\(stream.modality.rawValue).final_norm"
     guard parameters[name + ".weight"] != nil else { return stream.tokens }
-    return try norm(stream.tokens, name, .finalNorm, stream.modality)
+    return try norm(stream.tokens, name, .finalNorm, stream.modality, as: stream.prefix + name)
   }
 }

@@ -67,7 +67,8 @@ struct BEiT3HeadKeys {
 /// The heads that are known. A new one is a file and a line here.
 enum BEiT3Heads {
   static let all: [any BEiT3Head.Type] = [
-    ClassificationHead.self, VisualQuestionHead.self, RetrievalHead.self, FeaturesHead.self,
+    ClassificationHead.self, VisualQuestionHead.self, PairHead.self, CaptioningHead.self, RetrievalHead.self,
+    PretrainingHead.self, FeaturesHead.self,
   ]
 
   static func recognize(
@@ -79,7 +80,7 @@ enum BEiT3Heads {
     }
     throw ModelError(
       .unsupported, "a task head with the keys \(keys.names.joined(separator: ", ")), which is not supported",
-      expected: "image classification, visual question answering, retrieval, pretraining or no head",
+      expected: "image classification, visual question answering, NLVR2, captioning, retrieval, pretraining or no head",
       remedy: "`multiway convert IN OUT.safetensors` works for any state dict", file: file)
   }
 }
