@@ -88,7 +88,7 @@ import Testing
     #expect(
       try code {
         $0.records = []; $0.add("a.npy", [1])
-      } == .unsupported)
+      } == .malformed)
     #expect(try code { $0.records[3].data = Array("11\n".utf8) } == .unsupported)
     #expect(try code { $0.records[3].data = Array("three\n".utf8) } == .unsupported)
     #expect(

@@ -34,7 +34,9 @@ public enum GGUFCheckpointReader: CheckpointReader {
         } else {
           refused.append("\(info.name) (\(info.type.name))")
           tensors.append(
-            StoredTensor(name: info.name, dtype: .f32, shape: shape, storage: QuantizedStorage(info, path: file.path)))
+            StoredTensor(
+              name: info.name, dtype: .f32, shape: shape,
+              storage: RefusedStorage(shape, .f32, refusal(info, path: file.path))))
         }
       }
       return Checkpoint(
@@ -45,6 +47,15 @@ public enum GGUFCheckpointReader: CheckpointReader {
     } catch {
       throw CheckpointError(error)
     }
+  }
+
+  private static func refusal(_ info: GGUFTensorInfo, path: String) -> Diagnosis {
+    Diagnosis(
+      "\(info.type.name) blocks are not supported",
+      expected: "one of "
+        + GGUFType.allCases.filter { $0.dtype != nil || GGUFBlocks.supported.contains($0) }.map(\.name)
+        .joined(separator: ", "),
+      remedy: "convert the file to F16 with the tool that made it", file: path, tensor: info.name)
   }
 
   private static func notes(_ names: [String], _ what: String) -> [String] {
@@ -68,25 +79,6 @@ public enum GGUFCheckpointReader: CheckpointReader {
     }
     return object
   }
-}
-
-/// Stands for block-quantized bytes of a type that is not decoded.
-private final class QuantizedStorage: TensorStorage {
-  let byteCount: Int
-  private let error: TensorError
-
-  init(_ info: GGUFTensorInfo, path: String) {
-    byteCount = info.byteCount
-    error = TensorError(
-      .unsupported, "\(info.type.name) blocks are not supported",
-      expected: "one of "
-        + GGUFType.allCases.filter { $0.dtype != nil || GGUFBlocks.supported.contains($0) }
-        .map(\.name).joined(separator: ", "),
-      remedy: "convert the file to F16 with the tool that made it", file: path, tensor: info.name)
-  }
-
-  func load() throws(TensorError) -> TensorBytes { throw error }
-  func discard() {}
 }
 
 extension CheckpointError {
