@@ -183,7 +183,7 @@ public struct Graph: Sendable {
     }
     for constant in constants {
       switch constant.data.dtype {
-      case .i8, .i32: continue
+      case .i8, .i16, .i32: continue
       default: if !isScale(constant) { count += constant.data.shape.elementCount }
       }
     }

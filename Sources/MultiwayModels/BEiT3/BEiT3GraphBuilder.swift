@@ -71,7 +71,7 @@ struct BEiT3GraphBuilder: ModelGraphBuilding {
     for stream in streams { inputs += try queryKeyValue(stream, layer) }
     if let padding { inputs.append(padding) }
     let attended = try graph.add(
-      .attention(heads: configuration.heads, isPadded: padding != nil), inputs,
+      .attention(Attention(heads: configuration.heads, isPadded: padding != nil)), inputs,
       names: streams.map { "layers.\(layer).\($0.modality.rawValue).attention" },
       modality: streams.count == 1 ? streams[0].modality : .shared)
     var results: [Stream] = []
