@@ -12,6 +12,8 @@ public protocol Architecture: Sendable {
   static func recognizes(_ tensors: [StoredTensor]) -> Bool
   /// The keys of a small model in every layout, all options on: what a file is compared with that fits nothing.
   static var keyTemplates: [(layout: String, keys: [String])] { get }
+  /// What is supported, task by task.
+  static var support: [TaskSupport] { get }
   /// Binds a state dict.
   static func load(
     _ tensors: [StoredTensor], checkpoint: Checkpoint, options: ModelOptions
