@@ -17,10 +17,15 @@ public struct Artifact: Sendable {
   public let metadata: ArtifactMetadata
   /// The path as it was given.
   public let path: String
-  /// The size of the file in bytes.
+  /// What the file is packed with: `zstd`, nil for nothing.
+  public let packing: String?
+  /// The size of the file on the disk in bytes.
   public let byteCount: Int
   /// Device and inode, by which an output is kept from replacing its own input.
   public let identity: FileIdentity
+
+  /// The name of the format, for people.
+  public var format: String { (packing.map { $0 + " of " } ?? "") + "multiway artifact (GGUF)" }
 
   /// True for a GGUF file that is an artifact and not some other model.
   public static func recognizes(_ container: GGUFContainer) -> Bool { container[ArtifactKey.graph] != nil }
@@ -37,7 +42,8 @@ public struct Artifact: Sendable {
       let graph = try GraphJSON.decode(text, data: try constants(container))
       try checkPanels(graph, container)
       return Artifact(
-        graph: graph, metadata: metadata, path: container.file.path, byteCount: container.file.byteCount,
+        graph: graph, metadata: metadata, path: container.file.path,
+        packing: container.file.packing, byteCount: container.file.fileByteCount,
         identity: container.file.identity)
     } catch var error as ArtifactError {
       error.diagnosis.file = container.file.path
@@ -79,7 +85,7 @@ public struct Artifact: Sendable {
     guard problems.isEmpty else {
       throw ArtifactError(
         .tensorMismatch, "artifacts do not hold " + problems.joined(separator: ", "),
-        expected: "sizes of 1 or more in F32, F16, BF16, I8 or I32")
+        expected: "sizes of 1 or more in F32, F16, BF16, I8, I16 or I32")
     }
     return constants
   }
@@ -113,6 +119,7 @@ extension DType {
     case .f16: self = .f16
     case .bf16: self = .bf16
     case .i8: self = .i8
+    case .i16: self = .i16
     case .i32: self = .i32
     default: return nil
     }
@@ -125,6 +132,7 @@ extension DType {
     case .f16: .f16
     case .bf16: .bf16
     case .i8: .i8
+    case .i16: .i16
     case .i32: .i32
     default: nil
     }

@@ -111,7 +111,7 @@ public enum ArtifactWriter {
       throw ArtifactError(
         .unstorable, "artifacts cannot hold " + problems.joined(separator: ", "),
         expected: "names of at most \(GGUFWriter.maximumNameSize) bytes, at most \(GGUFWriter.maximumRank) dimensions, "
-          + "and f32, f16, bf16, i8 or i32")
+          + "and f32, f16, bf16, i8, i16 or i32")
     }
     return tensors
   }

@@ -165,20 +165,56 @@ struct OpDecoder {
     case "linear": return .linear(weight: try constant("weight"), bias: try optional("bias"))
     case "quantized_linear": return .quantizedLinear(try quantizedLinear())
     case "scale": return .scale(by: try attributes.float("by"))
+    case "scale_channels": return .scaleChannels(try constant("factors"))
     case "gelu": return .gelu
     case "tanh": return .tanh
+    case "relu": return .relu
     case "add": return .add
-    case "attention":
-      return .attention(heads: try attributes.integer("heads", in: sizes), isPadded: try attributes.bool("padded"))
+    case "attention": return .attention(try attention())
     case "mean_tokens": return .meanTokens(first: try attributes.integer("first", in: sizes))
     case "select_token": return .selectToken(try attributes.integer("index", in: sizes))
+    case "drop_tokens": return .dropTokens(first: try attributes.integer("first", in: sizes))
     case "join_tokens": return .joinTokens
+    case "join_channels": return .joinChannels
     case "normalize_l2": return .normalizeL2
+    case "convolution":
+      return try featureMap(
+        .convolution(
+          weight: try constant("weight"), bias: try optional("bias"),
+          kernel: try attributes.integer("kernel", in: sizes)))
+    case "pixel_shuffle": return try featureMap(.pixelShuffle)
+    case "max_pool": return try featureMap(.maxPool)
+    case "average_pool": return try featureMap(.averagePool(bins: try attributes.integer("bins", in: sizes)))
+    case "resize_bilinear": return try featureMap(.resize(to: try grid("to_height", "to_width")))
+    case "to_image": return try featureMap(.toImage)
     default:
       throw ArtifactError(
         .unsupported, "the op '\(name)'", remedy: "a newer version wrote this artifact: use that one, or convert again",
         node: entry.place)
     }
+  }
+
+  private func featureMap(_ op: FeatureMapOp) throws(ArtifactError) -> Op {
+    .featureMap(op, try grid("height", "width"))
+  }
+
+  private func grid(_ height: String, _ width: String) throws(ArtifactError) -> Grid {
+    Grid(
+      height: try attributes.integer(height, in: Dimension.limits),
+      width: try attributes.integer(width, in: Dimension.limits))
+  }
+
+  private func attention() throws(ArtifactError) -> Attention {
+    var attention = Attention(
+      heads: try attributes.integer("heads", in: Dimension.limits), isPadded: try attributes.bool("padded"))
+    if attributes.has("mask") { attention.mask = try attributes.choice("mask", AttentionMask.self) }
+    if attributes.has("memories") {
+      attention.memories = try attributes.integer("memories", in: 1...Attention.maximumMemories)
+    }
+    if constants.has("bias_table") || constants.has("bias_index") {
+      attention.bias = RelativeBias(table: try constant("bias_table"), index: try constant("bias_index"))
+    }
+    return attention
   }
 
   private func quantizedLinear() throws(ArtifactError) -> QuantizedLinear {

@@ -71,11 +71,30 @@ public enum GraphJSON {
         "inputs": .integer(linear.inputs), "outputs": .integer(linear.outputs), "groups": .integer(linear.groups),
       ]
     case .scale(let factor): ["by": number(factor)]
-    case .attention(let heads, let isPadded): ["heads": .integer(heads), "padded": .bool(isPadded)]
+    case .attention(let attention): attributes(of: attention)
     case .meanTokens(let first): ["first": .integer(first)]
     case .selectToken(let index): ["index": .integer(index)]
-    case .embedding, .prependToken, .zeroPadding, .linear, .gelu, .tanh, .add, .joinTokens, .normalizeL2: [:]
+    case .dropTokens(let first): ["first": .integer(first)]
+    case .featureMap(let op, let grid): featureMap(op, grid)
+    case .embedding, .prependToken, .zeroPadding, .linear, .scaleChannels, .gelu, .tanh, .relu, .add, .joinTokens,
+      .joinChannels,
+      .normalizeL2:
+      [:]
     }
+  }
+
+  private static func featureMap(_ op: FeatureMapOp, _ grid: Grid) -> JSONObject {
+    var object = JSONObject()
+    for (name, value) in op.attributes(on: grid) { object[name] = .integer(value) }
+    return object
+  }
+
+  /// What is as in the first version of the format is not written, so that older readers refuse only what they do not know.
+  private static func attributes(of attention: Attention) -> JSONObject {
+    var attributes: JSONObject = ["heads": .integer(attention.heads), "padded": .bool(attention.isPadded)]
+    if attention.mask != .none { attributes["mask"] = .string(attention.mask.rawValue) }
+    if attention.memories > 0 { attributes["memories"] = .integer(attention.memories) }
+    return attributes
   }
 
   /// The shortest number that reads back as the same fp32 value: 1e-05, not 9.999999747378752e-06.

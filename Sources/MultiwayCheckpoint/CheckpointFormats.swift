@@ -18,13 +18,34 @@ public enum CheckpointFormats {
   /// How many bytes a reader may look at to recognise its format.
   static let headerSize = 1024
 
-  /// Opens a checkpoint. The format is found from the file's bytes, never from its name.
+  /// Opens a checkpoint: a file, the index of a sharded one, or the folder of a Hugging Face model. The format is found from the
+  /// file's bytes, never from its name.
   public static func open(path: String) throws -> Checkpoint {
-    try read(try MappedFile(path: path))
+    if Folder.exists(path) { return try ModelFolder.read(path) }
+    return try read(try source(path: path))
   }
 
-  /// Reads a checkpoint from a file that is mapped already.
+  /// Opens a file, as its contents where it is compressed by zstd.
+  public static func source(path: String) throws -> any ByteSource {
+    try ZstdSource.unpacked(try MappedFile(path: path))
+  }
+
+  /// Reads a checkpoint from a file that is open already. Shards and JSON files are looked for beside it.
   public static func read(_ file: any ByteSource) throws(CheckpointError) -> Checkpoint {
+    let file = try ZstdSource.unpacked(file)
+    let start = try file.contents(in: 0..<min(headerSize, file.byteCount))
+    var checkpoint = try ShardIndex.recognizes(start.span) ? ShardedReader.read(file) : readOne(file)
+    ModelFolder.restore(&checkpoint.metadata)
+    for (name, key, value) in try ModelFolder.metadata(beside: file.path) {
+      checkpoint.metadata[key] = .object(value)
+      checkpoint.notes.append("\(name), which lies beside it, was read")
+    }
+    return checkpoint
+  }
+
+  /// Reads a checkpoint that lies in one file.
+  static func readOne(_ file: any ByteSource) throws(CheckpointError) -> Checkpoint {
+    let file = try ZstdSource.unpacked(file)
     let start = try file.contents(in: 0..<min(headerSize, file.byteCount))
     let header = start.span
     for reader in all where reader.recognizes(header) { return try reader.read(file) }
@@ -47,9 +68,6 @@ enum ForeignFormat {
     Signature(bytes: [0x1F, 0x8B], found: "this is a gzip archive", remedy: unpack),
     Signature(bytes: Array("7z".utf8) + [0xBC, 0xAF, 0x27, 0x1C], found: "this is a 7z archive", remedy: unpack),
     Signature(bytes: Array("Rar!".utf8), found: "this is a rar archive", remedy: unpack),
-    Signature(
-      bytes: [0x28, 0xB5, 0x2F, 0xFD], found: "this is a zstd stream",
-      remedy: "unpack it with `zstd -d` and give the file inside"),
     Signature(bytes: [0xFD] + Array("7zXZ".utf8), found: "this is an xz archive", remedy: unpack),
     Signature(bytes: Array("BZh".utf8), found: "this is a bzip2 archive", remedy: unpack),
     Signature(bytes: [0x89] + Array("HDF".utf8), found: "this is an HDF5 file", remedy: "export it as safetensors"),

@@ -2,39 +2,45 @@ import MultiwayCore
 import MultiwayGraph
 import MultiwayQuantization
 
-/// A stored tensor in another dtype, converted when it is read.
-enum CastStorageOfTensor {
+extension StoredTensor {
+  /// A tensor whose elements are computed from an expression when they are read.
+  init(name: String, computedFrom expression: TensorExpression) {
+    self.init(
+      name: name, dtype: expression.dtype, shape: expression.shape, storage: ComputedStorage(expression, name: name))
+  }
+
   /// The tensor with its elements cast, where it is floating-point; integers and masks stay as they are.
-  static func cast(_ tensor: StoredTensor, to dtype: DType) -> StoredTensor {
-    guard tensor.dtype.isFloatingPoint, tensor.dtype.isDecodable, tensor.dtype != dtype else { return tensor }
-    return StoredTensor(
-      name: tensor.name, dtype: dtype, shape: tensor.shape, storage: CastingStorage(tensor, dtype))
+  func cast(to dtype: DType) -> StoredTensor {
+    guard self.dtype.isFloatingPoint, self.dtype.isDecodable, self.dtype != dtype else { return self }
+    return StoredTensor(name: name, computedFrom: .cast(.stored(self), dtype))
   }
 }
 
-private final class CastingStorage: TensorStorage {
-  private let source: StoredTensor
-  private let dtype: DType
+private final class ComputedStorage: TensorStorage {
+  private let expression: TensorExpression
+  private let name: String
 
-  init(_ source: StoredTensor, _ dtype: DType) {
-    self.source = source
-    self.dtype = dtype
+  init(_ expression: TensorExpression, name: String) {
+    self.expression = expression
+    self.name = name
   }
 
-  var byteCount: Int { source.shape.byteCount(of: dtype) ?? 0 }
+  var byteCount: Int { expression.shape.byteCount(of: expression.dtype) ?? 0 }
 
   func load() throws(TensorError) -> TensorBytes {
     var materializer = Materializer(discardsSources: true)
     do {
-      return try materializer.bytes(of: .cast(.stored(source), dtype))
+      return try materializer.bytes(of: expression)
     } catch let error as TensorError {
       throw error
     } catch let error as any DiagnosedError {
       throw TensorError(.unsupported, error.diagnosis)
     } catch {
-      throw TensorError(.corrupt, "\(error)", tensor: source.name)
+      throw TensorError(.corrupt, "\(error)", tensor: name)
     }
   }
 
-  func discard() { source.discard() }
+  func discard() {
+    for source in expression.sources { source.discard() }
+  }
 }

@@ -58,10 +58,16 @@ public enum Conversions {
   ///
   /// To safetensors every tensor of the state dict goes, whatever it is for. To GGUF goes a runnable artifact where the
   /// architecture is known and the plain tensors where it is not.
+  /// - Parameter layout: the key layout of a state dict: `unilm`, `timm` or `huggingface`; nil keeps the file's own keys. With a layout,
+  ///   or where the options ask for another image size, the parameters of the known architecture are written.
   public static func convert(
-    _ file: ModelFile, options: InputOptions, dtype: DType?, to path: String, overwrite: Bool,
+    _ file: ModelFile, options: InputOptions, layout: String? = nil, dtype: DType?, to path: String, overwrite: Bool,
     progress: Progress? = nil
   ) throws -> ConversionReport {
+    if layout != nil || options.imageSize != nil, try OutputKind(path: path) == .safetensors || layout != nil {
+      return try convertLayout(
+        file, options: options, layout: layout, dtype: dtype, to: path, overwrite: overwrite, progress: progress)
+    }
     switch (file, try OutputKind(path: path)) {
     case (.artifact, .gguf):
       return try convertGraph(try LoadedModel(file), dtype: dtype, to: path, overwrite: overwrite, progress: progress)
@@ -124,11 +130,12 @@ extension Conversions {
   ) throws -> ConversionReport {
     try ArtifactWriter.write(
       graph, metadata: input.metadata(of: graph, recipe: recipe), to: path, overwrite: overwrite,
-      inputs: [input.file.identity],
+      inputs: input.file.identities,
       progress: progress)
     return ConversionReport(
       output: path, inputBytes: input.file.byteCount, outputBytes: try MappedFile(path: path).byteCount,
-      parametersBefore: input.parameterCount, parametersAfter: graph.parameterCount, notes: input.assumptions)
+      parametersBefore: input.parameterCount, parametersAfter: graph.parameterCount,
+      notes: input.assumptions + input.notes)
   }
 
   private static func convertGraph(
@@ -153,15 +160,15 @@ extension Conversions {
     _ tensors: [StoredTensor], of file: ModelFile, dtype: DType?, to path: String, kind: OutputKind, overwrite: Bool,
     progress: Progress?
   ) throws -> ConversionReport {
-    let written = dtype.map { dtype in tensors.map { CastStorageOfTensor.cast($0, to: dtype) } } ?? tensors
+    let written = dtype.map { dtype in tensors.map { $0.cast(to: dtype) } } ?? tensors
     switch kind {
     case .safetensors:
       try SafetensorsWriter.write(
-        written, metadata: file.carriedMetadata, to: path, overwrite: overwrite, inputs: [file.identity],
+        written, metadata: file.carriedMetadata, to: path, overwrite: overwrite, inputs: file.identities,
         progress: progress)
     case .gguf:
       try GGUFPlainWriter.write(
-        written, to: path, overwrite: overwrite, inputs: [file.identity], progress: progress)
+        written, to: path, overwrite: overwrite, inputs: file.identities, progress: progress)
     }
     let count = tensors.reduce(0) { $0 + $1.shape.elementCount }
     return ConversionReport(
@@ -193,10 +200,10 @@ extension Conversions {
         .usage, "a state dict of text experts alone has no layout that a loader knows",
         expected: "an output that ends in .gguf", file: path)
     }
-    let parameters = model.parameters.parameters.filter { $0.declaration.modality != .text }
+    let parameters = model.parameters.stored.filter { $0.modality != .text }
     try SafetensorsWriter.write(
       parameters.map(\.tensor), metadata: input.file.carriedMetadata, to: path, overwrite: overwrite,
-      inputs: [input.file.identity], progress: progress)
+      inputs: input.file.identities, progress: progress)
     return ConversionReport(
       output: path, inputBytes: input.file.byteCount, outputBytes: try MappedFile(path: path).byteCount,
       parametersBefore: input.parameterCount,

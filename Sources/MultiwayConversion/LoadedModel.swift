@@ -29,7 +29,7 @@ public struct LoadedModel: Sendable {
       graph = artifact.graph
     case .checkpoint(let checkpoint):
       let stateDict = try checkpoint.stateDict(named: options.stateDict)
-      let model = try Architectures.load(stateDict, of: checkpoint, options: ModelOptions(heads: options.heads))
+      let model = try Architectures.load(stateDict, of: checkpoint, options: options.model)
       self.model = model
       graph = model.graph
     }
@@ -68,7 +68,7 @@ public struct LoadedModel: Sendable {
   public var storedTensors: [StoredTensor] {
     switch file {
     case .artifact(let artifact): artifact.storedTensors
-    case .checkpoint: model?.parameters.parameters.map(\.tensor) ?? []
+    case .checkpoint: model?.parameters.stored.map(\.tensor) ?? []
     }
   }
 
@@ -77,6 +77,9 @@ public struct LoadedModel: Sendable {
 
   /// What was assumed because the file does not tell it.
   public var assumptions: [String] { model?.assumptions ?? [] }
+
+  /// What was left out or undone on the way, for people.
+  public var notes: [String] { model?.notes ?? [] }
 
   /// The recipe that made an artifact; for a checkpoint what its dtype promises.
   public var recipe: Recipe {
@@ -137,7 +140,8 @@ extension ImagePreprocessing {
   var json: JSONObject {
     [
       "image_size": .integer(size), "resize": .string(cropsCentre ? "shorter_side_then_centre_crop" : "both_sides"),
-      "interpolation": .string("bicubic"), "antialias": .bool(true), "rescale": .real(1.0 / 255),
+      "crop_fraction": .real(Double("\(cropFraction)") ?? 1), "interpolation": .string(interpolation),
+      "antialias": .bool(true), "rescale": .real(1.0 / 255),
       "mean": .array(mean.map { .real(Double("\($0)") ?? 0) }),
       "std": .array(standardDeviation.map { .real(Double("\($0)") ?? 0) }),
     ]

@@ -29,7 +29,7 @@ public struct Recipe: Sendable {
     var passes: [any Pass] = [RemoveUnreached()]
     if !int8Roles.isEmpty {
       let norms = FoldNorms(weights: normWeights, roles: int8Roles, statistics: statistics)
-      passes += [FoldQueryScale(), norms, QuantizeLinears(roles: int8Roles)]
+      passes += [FoldQueryScale(), FoldLayerScale(), norms, QuantizeLinears(roles: int8Roles)]
     }
     if let matrixStorage { passes.append(CastStorage(matrixStorage)) }
     return try PassPipeline(passes)

@@ -118,6 +118,7 @@ private struct InputBinder {
 
   mutating func checkCapacity() {
     for node in graph.nodes {
+      if case .attention(let attention) = node.op { checkAttention(attention, node) }
       guard let input = node.inputs.first, graph[input].type.dimensions.count > 1,
         let tokens = graph[input].type.dimensions[1].resolved(symbols)
       else { continue }
@@ -131,6 +132,25 @@ private struct InputBinder {
         }
       default: continue
       }
+    }
+  }
+
+  /// The streams' batch is a multiple of each memory's, and the bias index has a row for every token.
+  private mutating func checkAttention(_ attention: Attention, _ node: Node) {
+    func size(_ place: Int, _ axis: Int) -> Int? { graph[node.inputs[place]].type.dimensions[axis].resolved(symbols) }
+    if let batch = size(attention.queryPlace(0), 0) {
+      for memory in 0..<attention.memories {
+        guard let shared = size(attention.memoryPlace(memory), 0), shared < 1 || batch % shared != 0 else { continue }
+        problems.append(
+          "\(graph[node.inputs[attention.memoryPlace(memory)]].name) has \(shared) examples, which do not divide a batch "
+            + "of \(batch)")
+      }
+    }
+    guard let bias = attention.bias else { return }
+    let lengths = node.outputs.indices.compactMap { size(attention.queryPlace($0), 1) }
+    let (total, most) = (lengths.reduce(0, +), graph[bias.index].data.shape[0])
+    if lengths.count == node.outputs.count, total > most {
+      problems.append("\(total) tokens, but \(graph[bias.index].name) has only \(most)")
     }
   }
 }

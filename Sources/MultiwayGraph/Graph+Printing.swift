@@ -35,10 +35,20 @@ extension Graph: CustomStringConvertible {
     case .layerNorm(_, _, let epsilon): ["epsilon=\(epsilon)"]
     case .quantizedLinear(let linear): linear.groups > 1 ? ["groups=\(linear.groups)"] : []
     case .scale(let factor): ["by=\(factor)"]
-    case .attention(let heads, let isPadded): ["heads=\(heads)"] + (isPadded ? ["padded"] : [])
+    case .attention(let attention): attributes(of: attention)
     case .meanTokens(let first): ["first=\(first)"]
     case .selectToken(let index): ["index=\(index)"]
+    case .dropTokens(let first): ["first=\(first)"]
+    case .featureMap(let op, let grid): op.attributes(on: grid).map { "\($0.name)=\($0.value)" }
     default: []
     }
+  }
+
+  private func attributes(of attention: Attention) -> [String] {
+    var attributes = ["heads=\(attention.heads)"]
+    if attention.isPadded { attributes.append("padded") }
+    if attention.mask != .none { attributes.append("mask=\(attention.mask.rawValue)") }
+    if attention.memories > 0 { attributes.append("memories=\(attention.memories)") }
+    return attributes
   }
 }

@@ -183,7 +183,7 @@ public struct Graph: Sendable {
     }
     for constant in constants {
       switch constant.data.dtype {
-      case .i8, .i32: continue
+      case .i8, .i16, .i32: continue
       default: if !isScale(constant) { count += constant.data.shape.elementCount }
       }
     }
@@ -214,15 +214,6 @@ public struct Graph: Sendable {
       for input in node.inputs { consumers[input.index].append(position) }
     }
     return consumers
-  }
-
-  /// How many times nodes read each constant: one that is read more than once cannot be rewritten for one of its readers.
-  public func constantReaderCounts() -> [ConstantID: Int] {
-    var counts: [ConstantID: Int] = [:]
-    for node in nodes {
-      for (_, id) in node.op.constants { counts[id, default: 0] += 1 }
-    }
-    return counts
   }
 
   /// For every value the node that makes it, nil for inputs.

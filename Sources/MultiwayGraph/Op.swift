@@ -21,24 +21,32 @@ public enum Op: Hashable, Sendable {
   case quantizedLinear(QuantizedLinear)
   /// x · factor.
   case scale(by: Float)
+  /// x · γ over the last axis, γ [width]: layer scale.
+  case scaleChannels(ConstantID)
   /// GELU with the exact error function.
   case gelu
   /// Hyperbolic tangent.
   case tanh
+  /// The larger of x and 0.
+  case relu
   /// Sum of two values of the same shape.
   case add
-  /// Softmax attention over the joint sequence of all streams. Inputs: query, key, value of each stream in turn and, if
-  /// `isPadded`, the padding mask of the last stream. Outputs: one for each stream, heads concatenated. Scores are not scaled
-  /// here: a `scale` node on the query does that.
-  case attention(heads: Int, isPadded: Bool)
+  /// Softmax attention over the joint sequence of all streams.
+  case attention(Attention)
   /// The mean over the tokens from `first` on: [N, T, width] → [N, width].
   case meanTokens(first: Int)
   /// One token: [N, T, width] → [N, width].
   case selectToken(Int)
+  /// The tokens from `first` on: [N, T, width] → [N, T − first, width].
+  case dropTokens(first: Int)
   /// The tokens of all inputs after one another.
   case joinTokens
+  /// The channels of all inputs, which have the same tokens, after one another.
+  case joinChannels
   /// x / max(‖x‖₂, 1e-12) over the last axis.
   case normalizeL2
+  /// An operation on a stream that is a feature map of that many rows and columns.
+  case featureMap(FeatureMapOp, Grid)
 }
 
 /// The constants of a linear layer in int8.
@@ -86,14 +94,19 @@ extension Op {
     case .linear: "linear"
     case .quantizedLinear: "quantized_linear"
     case .scale: "scale"
+    case .scaleChannels: "scale_channels"
     case .gelu: "gelu"
     case .tanh: "tanh"
+    case .relu: "relu"
     case .add: "add"
     case .attention: "attention"
     case .meanTokens: "mean_tokens"
     case .selectToken: "select_token"
+    case .dropTokens: "drop_tokens"
     case .joinTokens: "join_tokens"
+    case .joinChannels: "join_channels"
     case .normalizeL2: "normalize_l2"
+    case .featureMap(let op, _): op.name
     }
   }
 
@@ -101,8 +114,9 @@ extension Op {
   var inputCounts: ClosedRange<Int> {
     switch self {
     case .zeroPadding, .add: 2...2
-    case .attention: 3...7
-    case .joinTokens: 2...8
+    case .attention(let attention):
+      3...(Attention.maximumMemories * 2 + Attention.maximumStreams * 3 + (attention.isPadded ? 1 : 0))
+    case .joinTokens, .joinChannels: 2...8
     default: 1...1
     }
   }
@@ -113,10 +127,13 @@ extension Op {
       switch self {
       case .embedding(let table), .addPositions(let table, _): [("table", table)]
       case .prependToken(let token): [("token", token)]
+      case .scaleChannels(let factors): [("factors", factors)]
+      case .attention(let attention): [("bias_table", attention.bias?.table), ("bias_index", attention.bias?.index)]
       case .layerNorm(let weight, let bias, _): [("weight", weight), ("bias", bias)]
       case .linear(let weight, let bias): [("weight", weight), ("bias", bias)]
       case .quantizedLinear(let linear):
         [("panels", linear.panels), ("scales", linear.scales), ("sums", linear.sums), ("bias", linear.bias)]
+      case .featureMap(let op, _): op.constants
       default: []
       }
     return places.compactMap { place, id in id.map { (place, $0) } }
@@ -128,6 +145,8 @@ extension Op {
     case .embedding(let table): .embedding(table: transform(table))
     case .addPositions(let table, let firstRow): .addPositions(table: transform(table), firstRow: firstRow)
     case .prependToken(let token): .prependToken(transform(token))
+    case .scaleChannels(let factors): .scaleChannels(transform(factors))
+    case .attention(let attention): .attention(attention.mappingConstants(transform))
     case .layerNorm(let weight, let bias, let epsilon):
       .layerNorm(weight: weight.map(transform), bias: bias.map(transform), epsilon: epsilon)
     case .linear(let weight, let bias): .linear(weight: transform(weight), bias: bias.map(transform))
@@ -136,6 +155,7 @@ extension Op {
         QuantizedLinear(
           panels: transform(linear.panels), scales: transform(linear.scales), sums: transform(linear.sums),
           bias: linear.bias.map(transform), inputs: linear.inputs, outputs: linear.outputs, groups: linear.groups))
+    case .featureMap(let op, let grid): .featureMap(op.mappingConstants(transform), grid)
     default: self
     }
   }

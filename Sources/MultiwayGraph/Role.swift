@@ -10,6 +10,10 @@ public enum Role: String, CaseIterable, Hashable, Sendable {
   case positions
   /// The table of text token embeddings.
   case tokenEmbedding
+  /// The table of embeddings that tell text tokens from image tokens.
+  case tokenType
+  /// The LayerNorm of embeddings before the encoder.
+  case embeddingNorm
   /// The LayerNorm before attention.
   case attentionNorm
   /// The query projection.
@@ -30,10 +34,20 @@ public enum Role: String, CaseIterable, Hashable, Sendable {
   case feedForwardInnerNorm
   /// The second feed-forward layer.
   case feedForwardOut
+  /// The learned factor of each channel of a block's result (layer scale).
+  case layerScale
+  /// The table of learned numbers for the relative positions of two tokens, [rows, heads].
+  case relativePositionBias
+  /// The row of that table for each pair of tokens, [tokens, tokens].
+  case relativePositionIndex
   /// The LayerNorm at the end of the encoder.
   case finalNorm
   /// A LayerNorm of a task head.
   case headNorm
+  /// A layer of the neck and decoder of semantic segmentation.
+  case segmentation
+  /// A head that only training reads.
+  case auxiliaryHead
   /// A hidden layer of a task head.
   case headHidden
   /// The last layer of a task head.

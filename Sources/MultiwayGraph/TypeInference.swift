@@ -64,12 +64,16 @@ struct TypeInference {
       let shape = try matrix(weight)
       return [try linear(inputs: shape[1], outputs: shape[0], bias: bias)]
     case .quantizedLinear(let linear): return [try quantizedLinear(linear)]
-    case .scale, .gelu, .tanh, .normalizeL2: return [try activation(0)]
+    case .scale, .gelu, .tanh, .relu, .normalizeL2: return [try activation(0)]
+    case .scaleChannels(let factors):
+      let type = try activation(0)
+      try vector(factors, type.dimensions.last)
+      return [type]
     case .add:
       let type = try activation(0)
       try require(try activation(1) == type, "two values of the same type")
       return [type]
-    case .attention(let heads, let isPadded): return try attention(heads, isPadded)
+    case .attention(let attention): return try self.attention(attention)
     case .meanTokens(let first):
       let type = try tokens(0)
       try require(first >= 0 && first < type.dimensions[1].size ?? .max, "a first token inside the stream")
@@ -78,23 +82,26 @@ struct TypeInference {
       let type = try tokens(0)
       try require(index >= 0 && index < type.dimensions[1].size ?? .max, "a token inside the stream")
       return [ValueType(.f32, [type.dimensions[0], type.dimensions[2]])]
+    case .dropTokens(let first): return [try dropTokens(first)]
     case .joinTokens: return [try joinTokens()]
+    case .joinChannels: return [try joinChannels()]
+    case .featureMap(let op, let grid): return [try featureMap(op, grid)]
     }
   }
 
-  private func fail(_ found: String, expected: String? = nil) -> GraphError {
+  func fail(_ found: String, expected: String? = nil) -> GraphError {
     let name = node.outputs.first.flatMap { $0.index < graph.values.count ? graph[$0].name : nil } ?? node.op.name
     return GraphError(.typeMismatch, "\(node.op.name): \(found)", expected: expected, node: name)
   }
 
-  private func require(_ condition: Bool, _ expected: String) throws(GraphError) {
+  func require(_ condition: Bool, _ expected: String) throws(GraphError) {
     guard condition else {
       let types = node.inputs.map { graph[$0].type.description }.joined(separator: ", ")
       throw fail("the inputs are \(types)", expected: expected)
     }
   }
 
-  private func input(_ index: Int, rank: Int, dtype: DType) throws(GraphError) -> ValueType {
+  func input(_ index: Int, rank: Int, dtype: DType) throws(GraphError) -> ValueType {
     let type = graph[node.inputs[index]].type
     guard type.dtype == dtype, type.dimensions.count == rank else {
       throw fail("input \(index) is \(type)", expected: "\(dtype.shortName) with \(rank) dimensions")
@@ -102,7 +109,7 @@ struct TypeInference {
     return type
   }
 
-  private func tokens(_ index: Int) throws(GraphError) -> ValueType { try input(index, rank: 3, dtype: .f32) }
+  func tokens(_ index: Int) throws(GraphError) -> ValueType { try input(index, rank: 3, dtype: .f32) }
 
   private func activation(_ index: Int) throws(GraphError) -> ValueType {
     let type = graph[node.inputs[index]].type
@@ -112,14 +119,14 @@ struct TypeInference {
     return type
   }
 
-  private func constant(_ id: ConstantID) throws(GraphError) -> Constant {
+  func constant(_ id: ConstantID) throws(GraphError) -> Constant {
     guard id.index >= 0, id.index < graph.constants.count else {
       throw GraphError(.invalidReference, "\(node.op.name): constant \(id.index) does not exist")
     }
     return graph[id]
   }
 
-  private func matrix(_ id: ConstantID) throws(GraphError) -> Shape {
+  func matrix(_ id: ConstantID) throws(GraphError) -> Shape {
     let constant = try constant(id)
     guard constant.data.shape.rank == 2, constant.data.dtype.isFloatingPoint else {
       throw fail(
@@ -129,7 +136,7 @@ struct TypeInference {
     return constant.data.shape
   }
 
-  private func vector(_ id: ConstantID, _ size: Dimension?, dtype: DType? = nil) throws(GraphError) {
+  func vector(_ id: ConstantID, _ size: Dimension?, dtype: DType? = nil) throws(GraphError) {
     let constant = try constant(id)
     let isRightType = dtype.map { constant.data.dtype == $0 } ?? constant.data.dtype.isFloatingPoint
     guard isRightType, constant.data.shape.rank == 1, constant.data.shape[0] == size?.size else {
@@ -198,30 +205,13 @@ struct TypeInference {
     return try self.linear(inputs: linear.inputs, outputs: linear.outputs, bias: linear.bias)
   }
 
-  private func attention(_ heads: Int, _ isPadded: Bool) throws(GraphError) -> [ValueType] {
-    let streams = (node.inputs.count - (isPadded ? 1 : 0)) / 3
-    guard (1...2).contains(streams), node.inputs.count == streams * 3 + (isPadded ? 1 : 0) else {
-      throw fail("\(node.inputs.count) inputs", expected: "query, key and value of one or two streams")
-    }
-    var types: [ValueType] = []
-    for stream in 0..<streams {
-      let query = try tokens(stream * 3)
-      guard heads > 0, let width = query.dimensions[2].size, width % heads == 0 else {
-        throw fail("a width of \(query.dimensions[2]) for \(heads) heads", expected: "a multiple of the heads")
-      }
-      let first = graph[node.inputs[0]].type
-      let key = try tokens(stream * 3 + 1)
-      let value = try tokens(stream * 3 + 2)
-      try require(
-        key == query && value == query && query.dimensions[0] == first.dimensions[0]
-          && query.dimensions[2] == first.dimensions[2], "query, key and value of the same type")
-      types.append(query)
-    }
-    if isPadded, let last = types.last {
-      try require(
-        try input(streams * 3, rank: 2, dtype: .u8).dimensions == Array(last.dimensions[..<2]), "a mask for each token")
-    }
-    return types
+  private func dropTokens(_ first: Int) throws(GraphError) -> ValueType {
+    var type = try tokens(0)
+    // At least one token is left: a symbol stands for one or more.
+    let most = type.dimensions[1].offset - (type.dimensions[1].symbol == nil ? 1 : 0)
+    try require(first >= 0 && first <= most, "more than \(first) tokens")
+    type.dimensions[1].offset -= first
+    return type
   }
 
   private func joinTokens() throws(GraphError) -> ValueType {

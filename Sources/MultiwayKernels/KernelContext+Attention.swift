@@ -1,4 +1,5 @@
 import CMultiwayKernels
+public import MultiwayCore
 
 /// One stream's part of a joint attention: its queries, keys, values and result, [batch, tokens, heads · headSize] each.
 public struct AttentionSegment: Sendable, Hashable {
@@ -31,47 +32,102 @@ public struct AttentionSegment: Sendable, Hashable {
   }
 }
 
+/// Keys and values without queries, [batch / share, tokens, heads · headSize] each.
+public struct AttentionMemory: Sendable, Hashable {
+  /// Keys.
+  public var key: Region
+  /// Values.
+  public var value: Region
+  /// Tokens of one example.
+  public var tokens: Int
+  /// How many examples of the queries in a row share one of the memory.
+  public var share: Int
+
+  /// Names the regions of a memory.
+  public init(key: Region, value: Region, tokens: Int, share: Int = 1) {
+    self.key = key
+    self.value = value
+    self.tokens = tokens
+    self.share = share
+  }
+}
+
+/// Numbers added to the scaled scores.
+public struct AttentionBias: Sendable {
+  /// fp32 [heads, rows].
+  public var table: TensorBytes
+  /// Rows of the table.
+  public var rows: Int
+  /// i16 [tokens, tokens]: the row for a query and a key. Every element has been checked to be below `rows`.
+  public var index: TensorBytes
+  /// The side of the index, at least the number of tokens.
+  public var tokens: Int
+
+  /// Names the constants.
+  public init(table: TensorBytes, rows: Int, index: TensorBytes, tokens: Int) {
+    self.table = table
+    self.rows = rows
+    self.index = index
+    self.tokens = tokens
+  }
+}
+
 /// Which keys a query may attend to.
 public enum AttentionMode: Sendable {
-  /// All keys of all segments.
+  /// All keys of all memories and segments.
   case full
-  /// Rows of the first segment: its own keys. Rows of the second: all keys of the first, and those of the second up to
-  /// their own.
+  /// Rows of the last segment: all keys before it, and its own up to theirs. Rows of a segment before it: all keys but those of
+  /// the last.
   case caption
 }
 
 extension KernelContext {
-  /// Multi-head attention over one segment, or jointly over two: softmax(scale · q · kᵀ) · v, head by head.
+  /// Multi-head attention over memories and one or two segments: softmax(scale · q · kᵀ + bias) · v, head by head.
   ///
-  /// `keyPadding` holds one byte a key, [batch, all tokens], nonzero where the key is excluded. A row all of whose keys
-  /// are excluded becomes zeros. An `output` may be the `query` of no segment.
+  /// `keyPadding` holds one byte a key of the last segment, [batch, tokens], nonzero where the key is excluded. A row all of whose
+  /// keys are excluded becomes zeros. An `output` may be the `query` of no segment.
   public func attention(
-    _ arena: inout Arena, batch: Int, heads: Int, headSize: Int, scale: Float, segments: [AttentionSegment],
-    keyPadding: Region? = nil, mode: AttentionMode = .full
+    _ arena: inout Arena, batch: Int, heads: Int, headSize: Int, scale: Float, memories: [AttentionMemory] = [],
+    segments: [AttentionSegment], keyPadding: Region? = nil, mode: AttentionMode = .full, bias: AttentionBias? = nil
   ) {
     precondition(segments.count == 1 || segments.count == 2, "attention takes one or two segments")
-    let total = segments.reduce(0) { $0 + $1.tokens }
+    precondition(memories.count <= 2, "attention takes at most two memories")
     let width = product(heads, headSize)
-    for one in segments {
-      for other in segments {
-        precondition(
-          !one.output.overlaps(other.query) && !one.output.overlaps(other.key) && !one.output.overlaps(other.value),
-          "the result overlaps an input")
-      }
-    }
+    checkOverlaps(memories, segments)
     var job = unsafe mwk_attention_job()
     unsafe job.batch = product(batch)
     unsafe job.heads = heads
     unsafe job.head_size = headSize
     unsafe job.scale = scale
-    unsafe job.segment_count = segments.count
-    unsafe job.segments.0 = arena.segment(segments[0], batch: batch, width: width)
-    if segments.count == 2 { unsafe job.segments.1 = arena.segment(segments[1], batch: batch, width: width) }
+    let parts =
+      unsafe memories.map { unsafe arena.memory($0, batch: batch, width: width) }
+      + segments.map { unsafe arena.segment($0, batch: batch, width: width) }
+    unsafe job.segment_count = parts.count
+    unsafe job.segments.0 = parts[0]
+    if unsafe parts.count > 1 { unsafe job.segments.1 = parts[1] }
+    if unsafe parts.count > 2 { unsafe job.segments.2 = parts[2] }
+    if unsafe parts.count > 3 { unsafe job.segments.3 = parts[3] }
+    let last = segments[segments.count - 1].tokens
     unsafe job.key_padding = keyPadding.map {
-      unsafe UnsafePointer(arena.pointer($0, count: product(batch, total), of: UInt8.self))
+      unsafe UnsafePointer(arena.pointer($0, count: product(batch, last), of: UInt8.self))
     }
     unsafe job.mode = mode == .full ? mwk_attention_full : mwk_attention_caption
+    if let bias {
+      precondition(memories.isEmpty && segments.reduce(0) { $0 + $1.tokens } <= bias.tokens, "the bias is too small")
+      unsafe job.bias = bias.table.pointer(count: product(heads, bias.rows), of: Float.self)
+      unsafe job.bias_rows = bias.rows
+      unsafe job.bias_index = bias.index.pointer(count: product(bias.tokens, bias.tokens), of: Int16.self)
+      unsafe job.bias_stride = bias.tokens
+    }
     unsafe check(mwk_attention_f32(pointer, &job))
+    withExtendedLifetime(bias) {}
+  }
+
+  private func checkOverlaps(_ memories: [AttentionMemory], _ segments: [AttentionSegment]) {
+    let inputs = memories.flatMap { [$0.key, $0.value] } + segments.flatMap { [$0.query, $0.key, $0.value] }
+    for segment in segments {
+      precondition(!inputs.contains { segment.output.overlaps($0) }, "the result overlaps an input")
+    }
   }
 }
 
@@ -83,6 +139,14 @@ extension Arena {
     return unsafe mwk_attention_segment(
       q: pointer(segment.query, count: reach), k: pointer(segment.key, count: reach),
       v: pointer(segment.value, count: reach), out: pointer(segment.output, count: outputReach),
-      tokens: segment.tokens, stride: segment.stride ?? width, out_stride: segment.outputStride ?? width)
+      tokens: segment.tokens, stride: segment.stride ?? width, out_stride: segment.outputStride ?? width, share: 1)
+  }
+
+  @unsafe fileprivate func memory(_ memory: AttentionMemory, batch: Int, width: Int) -> mwk_attention_segment {
+    precondition(memory.share > 0 && batch % memory.share == 0, "the memory's examples do not divide the batch")
+    let count = product(batch / memory.share, memory.tokens, width)
+    return unsafe mwk_attention_segment(
+      q: nil, k: pointer(memory.key, count: count), v: pointer(memory.value, count: count), out: nil,
+      tokens: memory.tokens, stride: width, out_stride: width, share: memory.share)
   }
 }

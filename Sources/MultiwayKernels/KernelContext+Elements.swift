@@ -12,6 +12,11 @@ extension KernelContext {
     unsafe check(mwk_tanh_f32(pointer, count, arena.pointer(x, count: count), arena.pointer(y, count: count)))
   }
 
+  /// y = max(x, 0) for `count` f32 elements; NaN stays. `y` may be `x`.
+  public func relu(_ arena: inout Arena, count: Int, x: Region, into y: Region) {
+    unsafe check(mwk_relu_f32(pointer, count, arena.pointer(x, count: count), arena.pointer(y, count: count)))
+  }
+
   /// y = eˣ for `count` f32 elements. `y` may be `x`.
   public func exp(_ arena: inout Arena, count: Int, x: Region, into y: Region) {
     unsafe check(mwk_exp_f32(pointer, count, arena.pointer(x, count: count), arena.pointer(y, count: count)))

@@ -10,6 +10,8 @@ public protocol Architecture: Sendable {
   static var signature: String { get }
   /// True where the keys are those of this family, whatever else may be wrong with them.
   static func recognizes(_ tensors: [StoredTensor]) -> Bool
+  /// The keys of a small model in every layout, all options on: what a file is compared with that fits nothing.
+  static var keyTemplates: [(layout: String, keys: [String])] { get }
   /// Binds a state dict.
   static func load(
     _ tensors: [StoredTensor], checkpoint: Checkpoint, options: ModelOptions
@@ -20,9 +22,17 @@ public protocol Architecture: Sendable {
 public struct ModelOptions: Sendable {
   /// The number of attention heads, where no key tells it.
   public var heads: Int?
+  /// The side of the image in pixels, where positions shall be resized for another than the checkpoint's.
+  public var imageSize: Int?
+  /// After how many blocks the four feature maps of a segmentation decoder are taken; nil for what the layout's own code does.
+  public var featureTaps: [Int]?
 
   /// Makes options.
-  public init(heads: Int? = nil) { self.heads = heads }
+  public init(heads: Int? = nil, imageSize: Int? = nil, featureTaps: [Int]? = nil) {
+    self.heads = heads
+    self.imageSize = imageSize
+    self.featureTaps = featureTaps
+  }
 }
 
 /// How images become tensors for a model: facts that no checkpoint holds.
@@ -35,6 +45,10 @@ public struct ImagePreprocessing: Hashable, Sendable {
   public var standardDeviation: [Float]
   /// True where the shorter side is resized and the centre cut out; false where both sides are resized.
   public var cropsCentre: Bool
+  /// The cut-out's share of the shorter side.
+  public var cropFraction: Float = 1
+  /// How pixels are interpolated.
+  public var interpolation = "bicubic"
 
   /// The statistics of ImageNet.
   public static let imageNetMean: [Float] = [0.485, 0.456, 0.406]
@@ -60,6 +74,12 @@ public struct Model: Sendable {
   public var preprocessing: ImagePreprocessing?
   /// What was assumed because no key tells it.
   public var assumptions: [String]
+  /// The key layout of the checkpoint: `unilm`, `timm`, `huggingface`.
+  public var layout: String
+  /// The layouts that the parameters can be written in.
+  public var layouts: [KeyMap]
+  /// What was left out or undone on the way, for people.
+  public var notes: [String] = []
 }
 
 /// A hyper-parameter's value.
@@ -84,24 +104,27 @@ public enum HyperparameterValue: Hashable, Sendable, CustomStringConvertible {
 /// The architectures that are known. A new one is a folder and a line here.
 public enum Architectures {
   /// All of them, in the order in which they are asked.
-  public static let all: [any Architecture.Type] = [BEiT3.self]
+  public static let all: [any Architecture.Type] = [
+    BEiT3.self, Data2VecVision.self, BEiT.self, ViT.self,
+  ]
 
   /// The architecture whose keys a state dict has, nil if none.
   public static func recognize(_ tensors: [StoredTensor]) -> (any Architecture.Type)? {
-    all.first { $0.recognizes(tensors) }
+    let (tensors, _) = WrapperPrefix.strip(tensors)
+    return all.first { $0.recognizes(tensors) }
   }
 
   /// Finds the architecture of a state dict and binds it.
   public static func load(
     _ stateDict: StateDict, of checkpoint: Checkpoint, options: ModelOptions = ModelOptions()
   ) throws(ModelError) -> Model {
-    guard let architecture = recognize(stateDict.tensors) else {
-      let examples = stateDict.tensors.prefix(3).map(\.name).joined(separator: ", ")
-      throw ModelError(
-        .unknownArchitecture, "no known architecture has keys such as \(examples.isEmpty ? "none at all" : examples)",
-        expected: all.map { $0.signature }.joined(separator: "; "),
-        remedy: "`multiway convert IN OUT.safetensors` works for any state dict", file: checkpoint.path)
+    let (tensors, note) = WrapperPrefix.strip(stateDict.tensors)
+    if let error = ImportDoctor.severalModels(tensors, file: checkpoint.path) { throw error }
+    guard let architecture = recognize(tensors) else {
+      throw ImportDoctor.unknownArchitecture(tensors, file: checkpoint.path)
     }
-    return try architecture.load(stateDict.tensors, checkpoint: checkpoint, options: options)
+    var model = try architecture.load(tensors, checkpoint: checkpoint, options: options)
+    model.notes = (note.map { [$0] } ?? []) + model.parameters.notes
+    return model
   }
 }

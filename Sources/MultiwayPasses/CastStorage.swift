@@ -1,7 +1,8 @@
 public import MultiwayCore
 public import MultiwayGraph
 
-/// Stores matrices and tables in a 16-bit type; vectors (biases, norms, scales) stay fp32, as they are small and add error to all.
+/// Stores matrices and tables in a 16-bit type; vectors (biases, norms, scales) and the tables of relative positions stay fp32, as they
+/// are small and add error to all.
 ///
 ///     w: f32[768, 768]     │   w: f16[768, 768]
 public struct CastStorage: Pass {
@@ -32,7 +33,8 @@ public struct CastStorage: Pass {
       })
     for index in graph.constants.indices {
       let constant = graph.constants[index]
-      guard constant.data.shape.rank == 2, !scales.contains(ConstantID(index)), constant.data.dtype.isFloatingPoint,
+      guard constant.data.shape.rank == 2, constant.role != .relativePositionBias, !scales.contains(ConstantID(index)),
+        constant.data.dtype.isFloatingPoint,
         constant.data.dtype != dtype,
         roles?.contains(constant.role) ?? true
       else { continue }

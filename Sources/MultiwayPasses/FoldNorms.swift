@@ -50,43 +50,45 @@ public struct FoldNorms: Pass {
     let consumers = graph.consumers()
     var tally = Tally()
     for position in graph.nodes.indices {
-      guard case .layerNorm(let weight, let bias, let epsilon) = graph.nodes[position].op, weight != nil || bias != nil
+      guard case .layerNorm(let weight, let bias, let epsilon) = graph.nodes[position].op,
+        weight != nil || bias != nil, let norms = graph.twins(of: position), norms.first == position,
+        let layers = layers(behind: norms, of: graph, consumers)
       else { continue }
-      let output = graph.nodes[position].outputs[0]
-      let readers = consumers[output.index]
-      guard !readers.isEmpty, !graph.outputs.contains(where: { $0.value == output }),
-        hasOwnConstants(graph, position), readers.allSatisfy({ isFoldable(graph, $0) })
-      else { continue }
+      let outputs = norms.map { graph.nodes[$0].outputs[0] }
       let choice = try weight.map { weight throws(PassError) in
-        try choose(graph, weight: weight, bias: bias, readers: readers, name: graph[output].name)
+        try choose(graph, weight: weight, bias: bias, layers: layers.map { $0[0] }, name: graph[outputs[0]].name)
       }
       if bias == nil, case .keep = choice ?? .keep { continue }
-      if let bias { fold(bias: bias, into: readers, of: &graph) }
-      let kept = weight.flatMap { move($0, choice ?? .keep, into: readers, of: &graph) }
-      graph.nodes[position].op = .layerNorm(weight: kept, bias: nil, epsilon: epsilon)
-      graph[output].name += ".folded"
-      tally.count(choice ?? .keep)
+      if let bias { fold(bias: bias, into: layers, of: &graph) }
+      let kept = weight.flatMap { move($0, choice ?? .keep, into: layers.map { $0[0] }, of: &graph) }
+      for norm in norms { graph.nodes[norm].op = .layerNorm(weight: kept, bias: nil, epsilon: epsilon) }
+      for output in outputs { graph[output].name += ".folded" }
+      for _ in norms { tally.count(choice ?? .keep) }
     }
     graph.removeDeadCode()
     return tally.statistics
   }
 
-  /// A reader folds if it is a linear layer whose constants no other node reads.
-  private func isFoldable(_ graph: Graph, _ position: Int) -> Bool {
-    guard case .linear = graph.nodes[position].op else { return false }
-    return hasOwnConstants(graph, position)
-  }
-
-  private func hasOwnConstants(_ graph: Graph, _ position: Int) -> Bool {
-    let own = Set(graph.nodes[position].op.constants.map(\.id))
-    return !graph.nodes.enumerated().contains { other, node in
-      other != position && node.op.constants.contains { own.contains($0.id) }
+  /// The layers that read the results of norms with the same constants, those with the same constants together. Nil where something else
+  /// than linear layers reads a result, or their constants serve other layers too.
+  private func layers(behind norms: [Int], of graph: Graph, _ consumers: [[Int]]) -> [[Int]]? {
+    let results = norms.map { graph.nodes[$0].outputs[0] }
+    guard !graph.outputs.contains(where: { results.contains($0.value) }) else { return nil }
+    let readers = results.flatMap { consumers[$0.index] }.sorted()
+    guard !readers.isEmpty else { return nil }
+    var layers: [[Int]] = []
+    for reader in readers where !layers.contains(where: { $0.contains(reader) }) {
+      guard case .linear = graph.nodes[reader].op, let twins = graph.twins(of: reader),
+        twins.allSatisfy({ readers.contains($0) })
+      else { return nil }
+      layers.append(twins)
     }
+    return layers
   }
 
-  private func fold(bias: ConstantID, into readers: [Int], of graph: inout Graph) {
-    for reader in readers {
-      guard case .linear(let weight, let oldBias) = graph.nodes[reader].op else { continue }
+  private func fold(bias: ConstantID, into layers: [[Int]], of graph: inout Graph) {
+    for layer in layers {
+      guard case .linear(let weight, let oldBias) = graph.nodes[layer[0]].op else { continue }
       let data = TensorExpression.shiftedBias(
         oldBias.map { graph[$0].data }, weight: graph[weight].data, shift: graph[bias].data)
       if let oldBias {
@@ -95,7 +97,7 @@ public struct FoldNorms: Pass {
         let new = graph.addConstant(
           Constant(
             name: biasName(graph, weight), role: graph[weight].role, modality: graph[weight].modality, data: data))
-        graph.nodes[reader].op = .linear(weight: weight, bias: new)
+        for node in layer { graph.nodes[node].op = .linear(weight: weight, bias: new) }
       }
     }
   }
@@ -113,19 +115,19 @@ public struct FoldNorms: Pass {
     return name
   }
 
-  /// Moves the chosen part of a norm's weight into its readers. Returns the weight that stays with the norm.
+  /// Moves the chosen part of a norm's weight into the layers behind it. Returns the weight that stays with the norm.
   private func move(
-    _ weight: ConstantID, _ choice: NormFolding.Choice, into readers: [Int], of graph: inout Graph
+    _ weight: ConstantID, _ choice: NormFolding.Choice, into layers: [Int], of graph: inout Graph
   ) -> ConstantID? {
     switch choice {
     case .keep: return weight
     case .fold:
-      scaleColumns(of: &graph, nodes: readers, by: graph[weight].data)
+      scaleColumns(of: &graph, nodes: layers, by: graph[weight].data)
       return nil
     case .balance(let factors):
       let name = graph[weight].name
       let data = StoredTensor(name: name + ".balance", dtype: .f32, shape: [factors.count], elements: factors)
-      scaleColumns(of: &graph, nodes: readers, by: .stored(data))
+      scaleColumns(of: &graph, nodes: layers, by: .stored(data))
       let inverse = StoredTensor(
         name: name + ".inverse_balance", dtype: .f32, shape: [factors.count], elements: factors.map { 1 / $0 })
       // A vector times factors is a matrix of one row with its columns scaled.
@@ -143,14 +145,14 @@ public struct FoldNorms: Pass {
   }
 
   private func choose(
-    _ graph: Graph, weight: ConstantID, bias: ConstantID?, readers: [Int], name: String
+    _ graph: Graph, weight: ConstantID, bias: ConstantID?, layers: [Int], name: String
   ) throws(PassError) -> NormFolding.Choice {
-    let becomeInt8 = readers.allSatisfy { graph.nodes[$0].role.map(roles.contains) ?? false }
+    let becomeInt8 = layers.allSatisfy { graph.nodes[$0].role.map(roles.contains) ?? false }
     guard becomeInt8, weights != .never else { return .keep }
     guard weights == .whereErrorDoesNotGrow else { return .fold }
     var matrices: [TensorExpression] = []
-    for reader in readers {
-      if case .linear(let matrix, _) = graph.nodes[reader].op { matrices.append(graph[matrix].data) }
+    for layer in layers {
+      if case .linear(let matrix, _) = graph.nodes[layer].op { matrices.append(graph[matrix].data) }
     }
     do {
       var materializer = Materializer(discardsSources: false)

@@ -15,31 +15,11 @@ public struct FoldQueryScale: Pass {
   /// Makes the pass.
   public init() {}
 
-  /// Folds every scale whose input is a linear layer that nothing else reads, and whose weights no other layer has.
+  /// Folds every scale whose input is a linear layer that nothing else reads.
   public func run(on graph: inout Graph) -> PassStatistics {
-    var statistics = PassStatistics()
-    let consumers = graph.consumers()
-    let producers = graph.producers()
-    let readers = graph.constantReaderCounts()
-    var folded: Set<Int> = []
-    for position in graph.nodes.indices {
-      guard case .scale(let factor) = graph.nodes[position].op else { continue }
-      let input = graph.nodes[position].inputs[0]
-      guard consumers[input.index] == [position], !graph.outputs.contains(where: { $0.value == input }),
-        let producer = producers[input.index], case .linear(let weight, let bias) = graph.nodes[producer].op,
-        ([weight] + (bias.map { [$0] } ?? [])).allSatisfy({ readers[$0] == 1 })
-      else { continue }
-      for constant in [weight, bias].compactMap({ $0 }) {
-        graph[constant].data = .scaled(graph[constant].data, by: factor)
-      }
-      // The layer now makes what the scale made, under its name.
-      graph.nodes[producer].outputs = graph.nodes[position].outputs
-      folded.insert(position)
-      statistics.rewrites += 1
+    foldIntoLayers(of: &graph) { op, _ in
+      guard case .scale(let factor) = op else { return nil }
+      return { .scaled($0, by: factor) }
     }
-    graph.nodes = graph.nodes.enumerated().filter { !folded.contains($0.offset) }.map(\.element)
-    statistics.removedNodes = folded.count
-    graph.removeDeadCode()
-    return statistics
   }
 }

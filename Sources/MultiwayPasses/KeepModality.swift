@@ -25,9 +25,8 @@ public struct KeepModality: Pass {
     var rewrites = 0
     for position in graph.nodes.indices {
       switch graph.nodes[position].op {
-      case .attention(let heads, let isPadded) where graph.nodes[position].outputs.count == 2:
-        dropStream(of: &graph, node: position, heads: heads, isPadded: isPadded, derived)
-        rewrites += 1
+      case .attention(let attention):
+        if dropParts(of: &graph, node: position, attention, derived) { rewrites += 1 }
       case .joinTokens:
         if dropJoin(of: &graph, node: position, derived) { rewrites += 1 }
       default: break
@@ -43,8 +42,8 @@ public struct KeepModality: Pass {
     for input in graph.inputs { derived[input.index] = [graph[input].name.hasPrefix("image") ? .vision : .text] }
     for node in graph.nodes {
       for (place, output) in node.outputs.enumerated() {
-        if case .attention = node.op {
-          derived[output.index] = derived[node.inputs[place * 3].index]
+        if case .attention(let attention) = node.op {
+          derived[output.index] = derived[node.inputs[attention.queryPlace(place)].index]
         } else {
           derived[output.index] = node.inputs.reduce(into: []) { $0.formUnion(derived[$1.index]) }
         }
@@ -65,21 +64,55 @@ public struct KeepModality: Pass {
     graph.outputs = kept
   }
 
-  private func dropStream(
-    of graph: inout Graph, node position: Int, heads: Int, isPadded: Bool, _ derived: [Set<Modality>]
-  ) {
+  /// Takes the other modality's streams and memories out of an attention.
+  /// - Returns: false where there is nothing to take out, or nothing would be left.
+  private func dropParts(
+    of graph: inout Graph, node position: Int, _ attention: Attention, _ derived: [Set<Modality>]
+  ) -> Bool {
     var node = graph.nodes[position]
-    guard let place = node.outputs.indices.first(where: { derived[node.outputs[$0].index] == [modality] }) else {
-      return
+    let streams = node.outputs.indices.filter { derived[node.outputs[$0].index] == [modality] }
+    let memories = (0..<attention.memories).filter {
+      derived[node.inputs[attention.memoryPlace($0)].index] == [modality]
     }
-    // The mask belongs to the last stream.
-    let keepsMask = isPadded && place == node.outputs.count - 1
-    let mask = keepsMask ? node.inputs.suffix(1) : []
-    node.inputs = Array(node.inputs[place * 3..<place * 3 + 3] + mask)
-    node.outputs = [node.outputs[place]]
-    node.op = .attention(heads: heads, isPadded: keepsMask)
+    guard !streams.isEmpty, streams.count < node.outputs.count || memories.count < attention.memories else {
+      return false
+    }
+    // Mask and caption belong to the last stream.
+    let keepsLast = streams.last == node.outputs.count - 1
+    var kept = attention
+    kept.memories = memories.count
+    kept.isPadded = attention.isPadded && keepsLast
+    kept.mask = keepsLast ? attention.mask : .none
+    kept.bias = attention.bias.map { cut($0, to: streams, of: &graph, node) }
+    var inputs: [ValueID] = []
+    for place in memories.map({ attention.memoryPlace($0) }) { inputs += node.inputs[place..<place + 2] }
+    for place in streams.map({ attention.queryPlace($0) }) { inputs += node.inputs[place..<place + 3] }
+    if kept.isPadded { inputs += node.inputs.suffix(1) }
+    node.inputs = inputs
+    node.outputs = streams.map { node.outputs[$0] }
+    node.op = .attention(kept)
     node.modality = modality
     graph.nodes[position] = node
+    return true
+  }
+
+  /// The bias over the tokens of the one stream that stays.
+  private func cut(_ bias: RelativeBias, to streams: [Int], of graph: inout Graph, _ node: Node) -> RelativeBias {
+    guard streams.count == 1, node.outputs.count > 1 else { return bias }
+    let kept = streams[0]
+    let lengths = node.outputs.map { graph[$0].type.dimensions[1].size }
+    let index = graph[bias.index]
+    let start = lengths[..<kept].reduce(0) { $0 + ($1 ?? 0) }
+    // A length that depends on the inputs is the last one: its tokens are the rest of the index.
+    let tokens = start..<(lengths[kept].map { start + $0 } ?? index.data.shape[0])
+    let name = "\(index.name).\(modality.rawValue)"
+    let known = graph.constants.firstIndex { $0.name == name }
+    let id =
+      known.map(ConstantID.init)
+      ?? graph.addConstant(
+        Constant(
+          name: name, role: index.role, modality: modality, data: .columns(.rows(index.data, tokens), tokens)))
+    return RelativeBias(table: bias.table, index: id)
   }
 
   /// A join of one stream is the stream itself.

@@ -12,7 +12,7 @@ public struct QuantizeLinears: Pass {
   public static let summary = "int8 weights per output channel, int8 activations per token"
 
   /// What folds into the weights can no longer do so once they are int8.
-  public static var follows: [any Pass.Type] { [FoldQueryScale.self, FoldNorms.self] }
+  public static var follows: [any Pass.Type] { [FoldQueryScale.self, FoldLayerScale.self, FoldNorms.self] }
 
   /// The roles of the layers to quantize.
   public var roles: Set<Role>

@@ -49,9 +49,9 @@ private struct NormSource {
       isRectified = true
       guard let next = producers[graph.nodes[position].inputs[0].index] else { return nil }
       position = next
-    case .attention:
+    case .attention(let attention):
       guard let stream = graph.nodes[position].outputs.firstIndex(of: value),
-        let next = producers[graph.nodes[position].inputs[stream * 3 + 2].index]
+        let next = producers[graph.nodes[position].inputs[attention.queryPlace(stream) + 2].index]
       else { return nil }
       position = next
     default: return nil

@@ -22,9 +22,16 @@ public struct Materializer {
     if let stored = Materializer.view(of: expression) { return try stored.contiguousBytes() }
     switch expression {
     case .reshaped(let source, _): return try bytes(of: source)
+    case .permuted(let source, let axes): return try permuted(source, axes).contiguousBytes()
     case .rows(let source, let range):
       let rowBytes = try Materializer.rowByteCount(source)
       return try bytes(of: source).extracting(range.lowerBound * rowBytes..<range.upperBound * rowBytes)
+    case .columns(let source, let range):
+      let elements = try bytes(of: source)
+      return try StoredTensor(
+        name: "columns", dtype: source.dtype, shape: expression.shape, strides: source.shape.contiguousStrides,
+        elementOffset: range.lowerBound, storage: MemoryStorage(elements)
+      ).contiguousBytes()
     case .cast(let source, let dtype): return try cast(source, to: dtype)
     case .quantized(let matrix, let component):
       let tensors = try quantize(matrix)
@@ -33,7 +40,10 @@ public struct Materializer {
       case .scales: return tensors.scales
       case .sums: return tensors.sums
       }
-    case .stored, .scaled, .columnsScaled, .shiftedBias: return TensorBytes(copying: try floats(of: expression))
+    case .joinedRows(let parts): return try joinedRows(parts)
+    case .stored, .scaled, .columnsScaled, .rowsScaled, .shiftedBias, .sum, .resampled, .batchNormScale,
+      .batchNormShift:
+      return TensorBytes(copying: try floats(of: expression))
     }
   }
 
@@ -45,12 +55,28 @@ public struct Materializer {
     }
     switch expression {
     case .reshaped(let source, _): return try floats(of: source)
+    case .permuted(let source, let axes): return try permuted(source, axes).floats()
+    case .batchNormScale(let norm): return try scale(of: norm).map { Float($0) }
+    case .batchNormShift(let norm, let bias): return try shift(of: norm, bias)
     case .rows(let source, let range):
       let width = source.shape.elementCount / max(1, source.shape[0])
       return Array(try floats(of: source)[range.lowerBound * width..<range.upperBound * width])
     case .scaled(let source, let factor): return try floats(of: source).map { $0 * factor }
+    case .columns(let source, let range):
+      let (width, elements) = (source.shape[1], try floats(of: source))
+      return (0..<source.shape[0]).flatMap { row in
+        elements[row * width + range.lowerBound..<row * width + range.upperBound]
+      }
     case .columnsScaled(let source, let scales): return try columnsScaled(source, scales)
+    case .rowsScaled(let source, let scales): return try rowsScaled(source, scales)
     case .shiftedBias(let bias, let weight, let shift): return try shiftedBias(bias, weight, shift)
+    case .sum(let left, let right): return try sum(left, right)
+    case .resampled(let source, let resampling): return try resampled(source, resampling)
+    case .joinedRows:
+      let elements = try bytes(of: expression)
+      return try StoredTensor(
+        name: "joined", dtype: expression.dtype, shape: expression.shape, storage: MemoryStorage(elements)
+      ).floats()
     case .cast(_, let dtype):
       let elements = try bytes(of: expression)
       return try StoredTensor(
@@ -94,9 +120,18 @@ extension Materializer {
       tensor.shape = shape
       tensor.strides = shape.contiguousStrides
       return tensor
+    case .permuted(let source, let axes): return view(of: source).map { $0.permuted(axes) }
     case .rows(let source, let range):
       guard var tensor = view(of: source), let stride = tensor.strides.first else { return nil }
       let (offset, overflow) = range.lowerBound.multipliedReportingOverflow(by: stride)
+      let (start, overflow2) = tensor.elementOffset.addingReportingOverflow(offset)
+      guard !overflow, !overflow2 else { return nil }
+      tensor.elementOffset = start
+      tensor.shape = expression.shape
+      return tensor
+    case .columns(let source, let range):
+      guard var tensor = view(of: source), tensor.strides.count == 2 else { return nil }
+      let (offset, overflow) = range.lowerBound.multipliedReportingOverflow(by: tensor.strides[1])
       let (start, overflow2) = tensor.elementOffset.addingReportingOverflow(offset)
       guard !overflow, !overflow2 else { return nil }
       tensor.elementOffset = start
@@ -110,9 +145,12 @@ extension Materializer {
   private static func isRowwise(_ expression: TensorExpression) -> Bool {
     switch expression {
     case .stored: true
-    case .cast(let source, _), .scaled(let source, _), .columnsScaled(let source, _), .rows(let source, _):
+    case .cast(let source, _), .scaled(let source, _), .columnsScaled(let source, _), .rowsScaled(let source, _),
+      .rows(let source, _), .columns(let source, _):
       isRowwise(source)
-    case .reshaped, .shiftedBias, .quantized: false
+    case .reshaped(let source, let shape): keepsRows(source, shape) && isRowwise(source)
+    case .permuted: view(of: expression) != nil
+    case .shiftedBias, .batchNormScale, .batchNormShift, .quantized, .joinedRows, .sum, .resampled: false
     }
   }
 
@@ -122,8 +160,17 @@ extension Materializer {
     case .cast(let source, let dtype): .cast(rows(range, of: source), dtype)
     case .scaled(let source, let factor): .scaled(rows(range, of: source), by: factor)
     case .columnsScaled(let source, let scales): .columnsScaled(rows(range, of: source), by: scales)
+    case .columns(let source, let columns): .columns(rows(range, of: source), columns)
+    case .rowsScaled(let source, let scales): .rowsScaled(rows(range, of: source), by: .rows(scales, range))
+    case .reshaped(let source, let shape) where keepsRows(source, shape):
+      .reshaped(rows(range, of: source), Shape([range.count] + shape.dimensions.dropFirst()))
     default: .rows(expression, range)
     }
+  }
+
+  /// True where another shape leaves the first axis as it is.
+  private static func keepsRows(_ source: TensorExpression, _ shape: Shape) -> Bool {
+    shape.rank > 0 && source.shape.dimensions.first == shape[0]
   }
 
   private static func rowByteCount(_ expression: TensorExpression) throws(TensorError) -> Int {
@@ -145,6 +192,16 @@ extension Materializer {
       column = column + 1 == width ? 0 : column + 1
     }
     return matrix
+  }
+
+  private mutating func rowsScaled(_ source: TensorExpression, _ scales: TensorExpression) throws -> [Float] {
+    let factors = try floats(of: scales)
+    var elements = try floats(of: source)
+    let width = elements.count / max(1, factors.count)
+    for row in factors.indices {
+      for index in row * width..<(row + 1) * width { elements[index] *= factors[row] }
+    }
+    return elements
   }
 
   private mutating func shiftedBias(

@@ -6,6 +6,8 @@ public enum QuantizationErrorCode: FailureCode {
   case nonFinite
   /// A finite weight is too large for the storage type.
   case overflow
+  /// An index points outside its table.
+  case indexOutOfRange
 
   /// The exit code class: the weights come from a file.
   public var category: FailureCategory { .data }

@@ -20,7 +20,7 @@ struct NodeEvaluation {
   }
 
   mutating func evaluate() throws -> [TensorValue] {
-    if case .attention(let heads, let isPadded) = node.op { return try attention(heads: heads, isPadded: isPadded) }
+    if case .attention(let attention) = node.op { return try self.attention(attention) }
     return [TensorValue(shapes[0], try elements())]
   }
 
@@ -36,14 +36,19 @@ struct NodeEvaluation {
     case .linear(let weight, let bias): return try linear(weight, bias)
     case .quantizedLinear(let linear): return try quantizedLinear(linear)
     case .scale(let factor): return input.map { $0 * factor }
+    case .scaleChannels(let factors): return try scaleChannels(factors)
     case .gelu: return gelu()
     case .tanh: return tanh()
+    case .relu: return input.map { $0 < 0 ? 0 : $0 }
     case .add: return zip(input, inputs[1].floats).map { $0 + $1 }
     case .attention: return []
     case .meanTokens(let first): return try meanTokens(first: first)
     case .selectToken(let index): return try selectToken(index)
+    case .dropTokens(let first): return try dropTokens(first: first)
     case .joinTokens: return joinTokens(inputs)
+    case .joinChannels: return joinChannels()
     case .normalizeL2: return normalizeL2()
+    case .featureMap(let op, let grid): return try featureMap(op, grid)
     }
   }
 

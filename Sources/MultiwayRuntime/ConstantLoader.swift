@@ -15,6 +15,8 @@ struct ConstantLoader {
   private let graph: Graph
   private let releasesWeights: Bool
   private var materializer: Materializer
+  /// Biases that several layers share are loaded once.
+  private var biases: [RelativeBias: AttentionBias] = [:]
 
   init(_ graph: Graph, releasesWeights: Bool) {
     self.graph = graph
@@ -62,6 +64,17 @@ struct ConstantLoader {
   mutating func norm(_ weight: ConstantID?, _ bias: ConstantID?, _ epsilon: Float) throws -> NormConstants {
     NormConstants(
       weight: try weight.map { try vector($0) }, bias: try bias.map { try vector($0) }, epsilon: epsilon)
+  }
+
+  mutating func bias(_ bias: RelativeBias) throws -> AttentionBias {
+    if let loaded = biases[bias] { return loaded }
+    let (table, index) = (graph[bias.table].data, graph[bias.index].data)
+    let numbers = TensorBytes(copying: try materializer.biasTable(of: table))
+    let places = try materializer.biasIndex(of: index, rows: table.shape[0])
+    let loaded = AttentionBias(
+      table: numbers, rows: table.shape[0], index: aligned(places, to: 2), tokens: index.shape[0])
+    biases[bias] = loaded
+    return loaded
   }
 
   private func aligned(_ bytes: TensorBytes, to alignment: Int) -> TensorBytes {

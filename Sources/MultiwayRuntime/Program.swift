@@ -42,15 +42,21 @@ struct Step: Sendable {
     case linear(FloatWeights, FusedEpilogue)
     case quantizedLinear(Int8Weights, FusedEpilogue)
     case scale(by: Float)
+    case scaleChannels(TensorBytes)
     case gelu
     case tanh
+    case relu
     case add
-    case joinMask(firstTokens: Int)
-    case attention(heads: Int, streams: Int, isPadded: Bool, scale: Float)
+    case attention(Attention, scale: Float, AttentionBias?)
     case meanTokens(first: Int)
     case selectToken(Int)
+    case dropTokens(first: Int)
     case joinTokens
+    case joinChannels
     case normalizeL2
+    case convolution(FloatWeights, FusedEpilogue, kernel: Int, Grid)
+    /// Any other operation on a feature map: those have no constants.
+    case featureMap(FeatureMapOp, Grid)
   }
 
   var operation: Operation
@@ -101,7 +107,6 @@ private struct ProgramBuilder {
   private var absorbed: Set<Int> = []
   private var quantized: [GroupedValue: BufferID] = [:]
   private var bufferOfValue: [ValueID: BufferID] = [:]
-  private var jointMasks: [ValueID: BufferID] = [:]
   private var constants: ConstantLoader
   var buffers: [Buffer] = []
   var steps: [Step] = []
@@ -200,15 +205,16 @@ private struct ProgramBuilder {
   }
 
   private func isQuery(_ value: ValueID, of node: Node) -> Bool {
-    node.inputs.indices.contains { $0 % 3 == 0 && $0 / 3 < node.outputs.count && node.inputs[$0] == value }
+    guard case .attention(let attention) = node.op else { return false }
+    return node.outputs.indices.contains { node.inputs[attention.queryPlace($0)] == value }
   }
 
   /// The factor that all queries of an attention are scaled with, nil if they differ or something else reads a scaled query.
   private func queryScale(_ node: Node) -> Float? {
-    guard case .attention = node.op else { return nil }
+    guard case .attention(let attention) = node.op else { return nil }
     var factors: Set<Float> = []
     for stream in node.outputs.indices {
-      let query = node.inputs[stream * 3]
+      let query = node.inputs[attention.queryPlace(stream)]
       guard let producer = producers[query.index], case .scale(let factor) = graph.nodes[producer].op,
         soleConsumer(query) != nil
       else { return nil }
@@ -231,7 +237,7 @@ private struct ProgramBuilder {
       add(
         operation, reads: [try quantizedBuffer(of: node.inputs[0], groups: linear.groups)] + residual,
         writes: [buffer(of: result)])
-    case .attention(let heads, let isPadded): emitAttention(node, heads: heads, isPadded: isPadded)
+    case .attention(let attention): try emitAttention(node, attention)
     case .patchify(let size): emit(node, .patchify(size: size))
     case .embedding(let table): emit(node, .embedding(try constants.matrix(table)))
     case .prependToken(let token): emit(node, .prependToken(try constants.vector(token)))
@@ -242,13 +248,21 @@ private struct ProgramBuilder {
       emit(node, .layerNorm(try constants.norm(weight, bias, epsilon)))
     case .zeroPadding: emit(node, .zeroPadding)
     case .scale(let factor): emit(node, .scale(by: factor))
+    case .scaleChannels(let factors): emit(node, .scaleChannels(try constants.vector(factors)))
     case .gelu: emit(node, .gelu)
     case .tanh: emit(node, .tanh)
+    case .relu: emit(node, .relu)
     case .add: emit(node, .add)
     case .meanTokens(let first): emit(node, .meanTokens(first: first))
     case .selectToken(let index): emit(node, .selectToken(index))
+    case .dropTokens(let first): emit(node, .dropTokens(first: first))
     case .joinTokens: emit(node, .joinTokens)
+    case .joinChannels: emit(node, .joinChannels)
     case .normalizeL2: emit(node, .normalizeL2)
+    case .featureMap(.convolution(let weight, let bias, let kernel), let grid):
+      let epilogue = FusedEpilogue(bias: try bias.map { try constants.vector($0) })
+      emit(node, .convolution(try constants.matrix(weight), epilogue, kernel: kernel, grid))
+    case .featureMap(let op, let grid): emit(node, .featureMap(op, grid))
     }
   }
 
@@ -303,34 +317,17 @@ private struct ProgramBuilder {
     return id
   }
 
-  private mutating func emitAttention(_ node: Node, heads: Int, isPadded: Bool) {
-    let streams = node.outputs.count
+  private mutating func emitAttention(_ node: Node, _ attention: Attention) throws {
     let scale = queryScale(node)
-    var reads: [BufferID] = []
-    for (place, input) in node.inputs.enumerated() {
-      if scale != nil, place % 3 == 0, place / 3 < streams, let producer = producers[input.index] {
-        reads.append(buffer(of: graph.nodes[producer].inputs[0]))
-      } else if place == streams * 3 {
-        reads.append(mask(input, node))
-      } else {
-        reads.append(buffer(of: input))
+    var reads = buffers(of: node.inputs)
+    if scale != nil {
+      // The kernel scales the queries: it reads what the scales read.
+      for place in node.outputs.indices.map({ attention.queryPlace($0) }) {
+        guard let producer = producers[node.inputs[place].index] else { continue }
+        reads[place] = buffer(of: graph.nodes[producer].inputs[0])
       }
     }
-    let operation = Step.Operation.attention(heads: heads, streams: streams, isPadded: isPadded, scale: scale ?? 1)
-    add(operation, reads: reads, writes: buffers(of: node.outputs))
-  }
-
-  /// The mask over the tokens of all streams; that of the last one where there is no other.
-  private mutating func mask(_ value: ValueID, _ node: Node) -> BufferID {
-    guard node.outputs.count == 2, let firstTokens = graph[node.outputs[0]].type.dimensions[1].size else {
-      return buffer(of: value)
-    }
-    if let id = jointMasks[value] { return id }
-    var type = graph[value].type
-    type.dimensions[1].offset += firstTokens
-    let id = addBuffer(.elements, type)
-    jointMasks[value] = id
-    add(.joinMask(firstTokens: firstTokens), reads: [buffer(of: value)], writes: [id])
-    return id
+    let bias = try attention.bias.map { bias throws in try constants.bias(bias) }
+    add(.attention(attention, scale: scale ?? 1, bias), reads: reads, writes: buffers(of: node.outputs))
   }
 }

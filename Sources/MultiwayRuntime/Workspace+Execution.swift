@@ -43,15 +43,17 @@ extension Workspace {
   /// Runs one step.
   mutating func execute(_ step: Step, _ context: KernelContext) {
     switch step.operation {
-    case .linear, .quantizedLinear, .layerNorm, .layerNormQuantize, .quantize, .attention, .joinMask:
+    case .linear, .quantizedLinear, .layerNorm, .layerNormQuantize, .quantize, .attention:
       executeLayer(step, context)
-    case .patchify, .embedding, .prependToken, .addPositions, .zeroPadding, .meanTokens, .selectToken, .joinTokens:
+    case .patchify, .embedding, .prependToken, .addPositions, .zeroPadding, .meanTokens, .selectToken, .dropTokens,
+      .joinTokens:
       executeTokens(step, context)
-    case .scale, .gelu, .tanh, .add, .normalizeL2: executeElements(step, context)
+    case .scale, .scaleChannels, .gelu, .tanh, .relu, .add, .normalizeL2: executeElements(step, context)
+    case .convolution, .featureMap, .joinChannels: executeFeatureMap(step, context)
     }
   }
 
-  private func region(_ buffer: BufferID) -> Region {
+  func region(_ buffer: BufferID) -> Region {
     let index = buffer.index
     return Region(byteOffset: plan.offsets[index], byteCount: plan.sizes[index])
   }
@@ -66,7 +68,7 @@ extension Workspace {
       zeros: Region(byteOffset: start + parts.zeros, byteCount: groups * rows * 4))
   }
 
-  private func epilogue(_ fused: FusedEpilogue, _ step: Step) -> Epilogue {
+  func epilogue(_ fused: FusedEpilogue, _ step: Step) -> Epilogue {
     Epilogue(
       bias: fused.bias, activation: fused.activation,
       residual: fused.addsResidual ? step.reads.last.map { region($0) } : nil)
@@ -98,40 +100,32 @@ extension Workspace {
     case .quantize(let groups):
       context.quantizeRows(
         &arena, rows: rows, width: width, groups: groups, x: region(input), into: quantizedRows(output, groups: groups))
-    case .attention(let heads, let streams, let isPadded, let scale):
-      attend(step, context, heads: heads, streams: streams, isPadded: isPadded, scale: scale)
-    case .joinMask(let firstTokens): joinMask(step, firstTokens)
+    case .attention(let attention, let scale, let bias): attend(step, context, attention, scale: scale, bias)
     default: preconditionFailure("not a layer")
     }
   }
 
   private mutating func attend(
-    _ step: Step, _ context: KernelContext, heads: Int, streams: Int, isPadded: Bool, scale: Float
+    _ step: Step, _ context: KernelContext, _ attention: Attention, scale: Float, _ bias: AttentionBias?
   ) {
-    let segments = (0..<streams).map { stream in
-      AttentionSegment(
-        query: region(step.reads[stream * 3]), key: region(step.reads[stream * 3 + 1]),
-        value: region(step.reads[stream * 3 + 2]), output: region(step.writes[stream]),
-        tokens: plan.shapes[step.writes[stream].index][1])
-    }
     let shape = plan.shapes[step.writes[0].index]
-    context.attention(
-      &arena, batch: shape[0], heads: heads, headSize: shape[2] / heads, scale: scale, segments: segments,
-      keyPadding: isPadded ? region(step.reads[streams * 3]) : nil)
-  }
-
-  /// Puts zeros for the first stream's tokens before the mask of the second's.
-  private mutating func joinMask(_ step: Step, _ firstTokens: Int) {
-    let mask = arena.read(region(step.reads[0]), as: UInt8.self)
-    let tokens = plan.shapes[step.reads[0].index][1]
-    let (examples, total) = (plan.shapes[step.writes[0].index][0], plan.shapes[step.writes[0].index][1])
-    let target = region(step.writes[0])
-    var joint = arena.mutableElements(of: UInt8.self, in: target)
-    for example in 0..<examples {
-      for token in 0..<total {
-        joint[example * total + token] = token < firstTokens ? 0 : mask[example * tokens + token - firstTokens]
-      }
+    let memories = (0..<attention.memories).map { memory in
+      let place = attention.memoryPlace(memory)
+      let shared = plan.shapes[step.reads[place].index]
+      return AttentionMemory(
+        key: region(step.reads[place]), value: region(step.reads[place + 1]), tokens: shared[1],
+        share: shape[0] / shared[0])
     }
+    let segments = step.writes.enumerated().map { stream, output in
+      let place = attention.queryPlace(stream)
+      return AttentionSegment(
+        query: region(step.reads[place]), key: region(step.reads[place + 1]), value: region(step.reads[place + 2]),
+        output: region(output), tokens: plan.shapes[output.index][1])
+    }
+    context.attention(
+      &arena, batch: shape[0], heads: attention.heads, headSize: shape[2] / attention.heads, scale: scale,
+      memories: memories, segments: segments, keyPadding: attention.isPadded ? step.reads.last.map { region($0) } : nil,
+      mode: attention.mask == .none ? .full : .caption, bias: bias)
   }
 
   private mutating func executeTokens(_ step: Step, _ context: KernelContext) {
@@ -166,6 +160,10 @@ extension Workspace {
       context.copyRows(
         &arena, rows: input[0], width: input[2], x: from.dropping(elements: index * input[2]),
         xStride: input[1] * input[2], into: into, yStride: input[2])
+    case .dropTokens(let first):
+      context.copyRows(
+        &arena, rows: output[0], width: output[1] * output[2], x: from.dropping(elements: first * input[2]),
+        xStride: input[1] * input[2], into: into, yStride: output[1] * output[2])
     case .joinTokens: joinTokens(step, context)
     default: preconditionFailure("not an operation on tokens")
     }
@@ -211,6 +209,9 @@ extension Workspace {
     let count = shape.elementCount
     switch step.operation {
     case .scale(let factor): context.scale(&arena, count: count, by: factor, x: from, into: into)
+    case .scaleChannels(let factors):
+      context.multiply(&arena, rows: plan.rows(step.reads[0]), width: shape.last, x: from, table: factors, into: into)
+    case .relu: context.relu(&arena, count: count, x: from, into: into)
     case .gelu: context.gelu(&arena, count: count, x: from, into: into)
     case .tanh: context.tanh(&arena, count: count, x: from, into: into)
     case .add: context.add(&arena, count: count, from, region(step.reads[1]), into: into)

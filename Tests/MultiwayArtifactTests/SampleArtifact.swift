@@ -88,7 +88,7 @@ enum SampleArtifact {
     vision = try builder.add(norm, vision, name: "vision.normed", role: .attentionNorm)
     let query = try builder.add(.scale(by: 0.3), vision, name: "vision.query")
     let attended = try builder.graph.add(
-      .attention(heads: 2, isPadded: true), [query, vision, vision, words, words, words, mask],
+      .attention(Attention(heads: 2, isPadded: true)), [query, vision, vision, words, words, words, mask],
       names: ["vision.attended", "text.attended"], modality: .shared)
     let joined = try builder.add(.joinTokens, attended[0], attended[1], name: "joined")
     let hidden = try builder.add(

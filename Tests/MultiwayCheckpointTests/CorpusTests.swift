@@ -68,10 +68,10 @@ struct CorpusCase: Sendable, CustomTestStringConvertible {
   }
 }
 
-let corpusFormats = ["safetensors", "pytorch", "pytorch-legacy", "numpy", "gguf"]
+let corpusFormats = ["safetensors", "pytorch", "pytorch-legacy", "numpy", "gguf", "zstd", "sharded"]
 
 /// The kinds of a whole corpus that are checkpoints.
-private let kinds: Set<String> = ["safetensors", "pytorch", "gguf"]
+private let kinds: Set<String> = ["safetensors", "pytorch", "gguf", "sharded"]
 
 /// The folder of a whole corpus, for those who have one: set MULTIWAY_HOSTILE to run it.
 private let corpusFolder = ProcessInfo.processInfo.environment["MULTIWAY_HOSTILE"]

@@ -27,7 +27,7 @@ import Testing
     let pruned = try LoadedModel(path: bench.folder.path(output))
     let inputs = randomInputs(for: model.graph, batch: 2)
     #expect(try Engine.runtime.run(pruned.graph, inputs).bits == Engine.runtime.run(model.graph, inputs).bits)
-    let text = try #require(model.model).parameters.parameters.filter { $0.declaration.modality == .text }
+    let text = try #require(model.model).parameters.stored.filter { $0.modality == .text }
     let lost = text.reduce(0) { $0 + $1.tensor.shape.elementCount }
     #expect(lost > 0)
     #expect(report.parametersBefore == model.parameterCount)

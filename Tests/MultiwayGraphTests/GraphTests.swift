@@ -16,7 +16,7 @@ struct SmallModel {
     let table = SmallModel.constant("table", [9, 12], .tokenEmbedding, .text, in: &graph)
     words = try graph.add(.embedding(table: table), text, name: "words", modality: .text)
     let attended = try graph.add(
-      .attention(heads: 3, isPadded: true), [patches, patches, patches, words, words, words, mask],
+      .attention(Attention(heads: 3, isPadded: true)), [patches, patches, patches, words, words, words, mask],
       names: ["vision", "language"], modality: .shared)
     (vision, language) = (attended[0], attended[1])
     let weight = SmallModel.constant("head.weight", [5, 12], .head, .shared, in: &graph)
@@ -112,7 +112,7 @@ struct SmallModel {
     let model = try SmallModel()
     var graph = model.graph
     graph.nodes[2] = Node(
-      op: .attention(heads: 3, isPadded: false), inputs: [model.patches, model.patches, model.patches],
+      op: .attention(Attention(heads: 3, isPadded: false)), inputs: [model.patches, model.patches, model.patches],
       outputs: [model.vision], role: nil, modality: .vision)
     graph.outputs.removeLast()
     #expect(graph.removeDeadCode() == 2)

@@ -144,20 +144,94 @@ import Testing
   }
 
   @Test func attention() throws {
-    let plain = { (heads: Int) in Op.attention(heads: heads, isPadded: false) }
+    let plain = { (heads: Int) in Op.attention(Attention(heads: heads, isPadded: false)) }
     try expectMisfit("a multiple of the heads") { (plain(5), [$0.words, $0.words, $0.words]) }
     try expectMisfit("a multiple of the heads") { (plain(0), [$0.words, $0.words, $0.words]) }
     try expectMisfit("one or two streams") { (plain(3), [$0.words, $0.words, $0.words, $0.words]) }
     try expectMisfit("one or two streams") {
-      (.attention(heads: 3, isPadded: true), [$0.words, $0.words, $0.words])
+      (.attention(Attention(heads: 3, isPadded: true)), [$0.words, $0.words, $0.words])
     }
     try expectMisfit("query, key and value of the same type") { (plain(3), [$0.words, $0.words, $0.vision]) }
     try expectMisfit("a mask for each token") {
-      (.attention(heads: 3, isPadded: true), [$0.vision, $0.vision, $0.vision, $0.mask])
+      (.attention(Attention(heads: 3, isPadded: true)), [$0.vision, $0.vision, $0.vision, $0.mask])
     }
     try expectMisfit("attention with 1 outputs; expected 2") {
       (plain(3), [$0.words, $0.words, $0.words, $0.vision, $0.vision, $0.vision])
     }
+  }
+
+  @Test func memories() throws {
+    let remembering = { (count: Int) in Op.attention(Attention(heads: 3, memories: count)) }
+    var model = try SmallModel()
+    let few = model.graph.addInput("few", ValueType(.f32, [.symbol("images"), .symbol("prefix"), 12]))
+    let inputs = [few, few, model.words, model.words, model.words]
+    let output = try model.graph.add(remembering(1), inputs, names: ["remembered"], modality: .shared)[0]
+    #expect(model.graph[output].type == model.graph[model.words].type)
+    try expectMisfit("3 memories") { (remembering(3), [$0.words, $0.words, $0.words, $0.words, $0.words]) }
+    try expectMisfit("-1 memories") { (remembering(-1), [$0.words, $0.words, $0.words]) }
+    try expectMisfit("key and value of 1 memories") { (remembering(1), [$0.words, $0.words, $0.words]) }
+    try expectMisfit("key and value of the same type") {
+      (remembering(1), [$0.words, $0.vision, $0.words, $0.words, $0.words])
+    }
+    try expectMisfit("of the streams' width") { model in
+      let narrow = model.graph.addInput("narrow", ValueType(.f32, [.symbol("batch"), 3, 9]))
+      return (remembering(1), [narrow, narrow, model.words, model.words, model.words])
+    }
+    try expectMisfit("that divides the streams' batch") { model in
+      let (two, three) = (
+        model.graph.addInput("two", ValueType(.f32, [2, 3, 12])),
+        model.graph.addInput("three", ValueType(.f32, [3, 3, 12]))
+      )
+      return (remembering(1), [two, two, three, three, three])
+    }
+  }
+
+  @Test func relativeBias() throws {
+    func biased(
+      _ model: inout SmallModel, table: Shape = [7, 3], index: Shape = [6, 6], _ dtype: DType = .i16, memories: Int = 0
+    ) -> Op {
+      let bias = RelativeBias(table: constant(table, .f32, &model), index: constant(index, dtype, &model))
+      return .attention(Attention(heads: 3, bias: bias, memories: memories))
+    }
+    var model = try SmallModel()
+    let six = try #require(model.graph[model.patches].type.dimensions[1].size)
+    let patches = [model.patches, model.patches, model.patches]
+    _ = try model.graph.add(
+      biased(&model, index: [six, six]), patches, names: ["biased"], modality: .vision)
+    let words = [model.words, model.words, model.words]
+    // Of a text of any length the index is for the longest.
+    _ = try model.graph.add(
+      biased(&model, index: [six + 9, six + 9]), patches + words, names: ["vision", "words.biased"], modality: .shared)
+    try expectMisfit("a bias table [7, 2] for 3 heads") {
+      (biased(&$0, table: [7, 2], index: [six, six]), [$0.patches, $0.patches, $0.patches])
+    }
+    try expectMisfit("a bias table [32769, 3]") {
+      (biased(&$0, table: [32769, 3], index: [six, six]), [$0.patches, $0.patches, $0.patches])
+    }
+    try expectMisfit("a bias index i32") {
+      (biased(&$0, index: [six, six], .i32), [$0.patches, $0.patches, $0.patches])
+    }
+    try expectMisfit("a row for each token") {
+      (biased(&$0, index: [six + 1, six + 1]), [$0.patches, $0.patches, $0.patches])
+    }
+    try expectMisfit("a row for each token") {
+      (biased(&$0, index: [six, six]), [$0.patches, $0.patches, $0.patches, $0.words, $0.words, $0.words])
+    }
+    try expectMisfit("a fixed length before the last") {
+      (biased(&$0, index: [six + 9, six + 9]), [$0.words, $0.words, $0.words, $0.patches, $0.patches, $0.patches])
+    }
+    try expectMisfit("a relative bias with 1 memories") {
+      (biased(&$0, index: [six, six], memories: 1), [$0.words, $0.words, $0.patches, $0.patches, $0.patches])
+    }
+  }
+
+  @Test func smallOps() throws {
+    try expectMisfit("floating-point[12]") { (.scaleChannels(constant([11], .f32, &$0)), [$0.words]) }
+    try expectMisfit("floating-point[12]") { (.scaleChannels(constant([12], .i32, &$0)), [$0.words]) }
+    try expectMisfit("more than 6 tokens") { (.dropTokens(first: 6), [$0.patches]) }
+    try expectMisfit("more than -1 tokens") { (.dropTokens(first: -1), [$0.patches]) }
+    try expectMisfit("more than 1 tokens") { (.dropTokens(first: 1), [$0.words]) }
+    try expectMisfit("f32 with 2 or 3 dimensions") { (.relu, [$0.text]) }
   }
 
   @Test func sumsOfTokensStayInTheirLimit() throws {

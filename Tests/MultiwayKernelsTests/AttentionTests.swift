@@ -3,65 +3,132 @@ import Glibc
 import MultiwayKernels
 import Testing
 
-/// One attention over one or two segments, q, k and v side by side in rows with a gap.
+/// One attention over one or two segments, q, k and v side by side in rows with a gap, and memories, k and v apart.
 struct AttentionCase: CustomTestStringConvertible {
+  /// Keys and values that `share` examples in a row have together.
+  struct Memory {
+    var tokens: Int
+    var share = 1
+    var keys: [Float] = []
+    var values: [Float] = []
+  }
+
   var batch: Int, heads: Int, headSize: Int, tokens: [Int]
   var caption = false
   var padded = false
+  var memories: [Memory] = []
   var qkv: [[Float]] = []
+  /// One for each token of the last segment.
   var padding: [UInt8] = []
+  /// [heads, biasRows], empty for none.
+  var bias: [Float] = []
+  /// [queries + slack, keys + slack].
+  var biasIndex: [Int16] = []
   let gap = 5
+  let biasRows = 11
+  let biasSlack = 3
 
   var width: Int { heads * headSize }
   var stride: Int { 3 * width + gap }
-  var total: Int { tokens.reduce(0, +) }
+  var queries: Int { tokens.reduce(0, +) }
+  var keys: Int { memories.reduce(queries) { $0 + $1.tokens } }
+  var last: Int { tokens[tokens.count - 1] }
   var testDescription: String {
     "\(batch)×\(tokens) heads \(heads)×\(headSize)\(caption ? " caption" : "")\(padded ? " padded" : "")"
+      + "\(bias.isEmpty ? "" : " biased") memories \(memories.map { [$0.tokens, $0.share] })"
   }
 
-  init(_ batch: Int, _ heads: Int, _ headSize: Int, _ tokens: [Int], caption: Bool = false, padded: Bool = false) {
+  init(
+    _ batch: Int, _ heads: Int, _ headSize: Int, _ tokens: [Int], caption: Bool = false, padded: Bool = false,
+    biased: Bool = false, memories: [Memory] = []
+  ) {
     (self.batch, self.heads, self.headSize, self.tokens) = (batch, heads, headSize, tokens)
     (self.caption, self.padded) = (caption, padded)
-    var numbers = Numbers(seed: batch + heads + headSize + total)
+    var numbers = Numbers(seed: batch + heads + headSize + tokens.reduce(0, +))
     qkv = tokens.map { numbers.floats(max(0, batch * $0 * stride - gap), scale: 2) }
-    padding = (0..<(batch * total)).map { _ in padded && numbers.next() % 3 == 0 ? 1 : 0 }
-    // The first example's keys are all excluded: its rows must become zeros.
-    if padded { for key in 0..<total { padding[key] = 1 } }
+    padding = (0..<(batch * last)).map { _ in padded && numbers.next() % 3 == 0 ? 1 : 0 }
+    // The first example's keys are all excluded: where there are no others its rows must become zeros.
+    if padded { for key in 0..<last { padding[key] = 1 } }
+    self.memories = memories.map { memory in
+      let count = batch / memory.share * memory.tokens * width
+      return Memory(
+        tokens: memory.tokens, share: memory.share, keys: numbers.floats(count, scale: 2),
+        values: numbers.floats(count, scale: 2))
+    }
+    guard biased else { return }
+    bias = numbers.floats(heads * biasRows, scale: 3)
+    biasIndex = (0..<(queries + biasSlack) * (keys + biasSlack)).map { _ in Int16(numbers.next() % UInt64(biasRows)) }
   }
 
   func run(_ context: RawContext) -> [Float] {
     let inputs = qkv.map { GuardedBuffer($0) }
     let outputs = tokens.map { GuardedBuffer<Float>(count: batch * $0 * width) }
-    let mask = GuardedBuffer(padding)
+    let held = memories.map { (GuardedBuffer($0.keys), GuardedBuffer($0.values)) }
+    let (mask, table, index) = (GuardedBuffer(padding), GuardedBuffer(bias), GuardedBuffer(biasIndex))
     var job = unsafe mwk_attention_job()
     unsafe job.batch = batch
     unsafe job.heads = heads
     unsafe job.head_size = headSize
     unsafe job.scale = 0.3
-    unsafe job.segment_count = tokens.count
+    unsafe job.segment_count = memories.count + tokens.count
     unsafe job.mode = caption ? mwk_attention_caption : mwk_attention_full
     unsafe job.key_padding = padded ? UnsafePointer(mask.pointer) : nil
+    if !bias.isEmpty {
+      unsafe job.bias = UnsafePointer(table.pointer)
+      unsafe job.bias_rows = biasRows
+      unsafe job.bias_index = UnsafePointer(index.pointer)
+      unsafe job.bias_stride = keys + biasSlack
+    }
+    var parts = unsafe [mwk_attention_segment]()
+    for (memory, buffers) in zip(memories, held) {
+      unsafe parts.append(
+        mwk_attention_segment(
+          q: nil, k: buffers.0.pointer, v: buffers.1.pointer, out: nil, tokens: memory.tokens, stride: width,
+          out_stride: width, share: memory.share))
+    }
     for s in tokens.indices {
       let start = unsafe inputs[s].pointer
-      let segment = unsafe mwk_attention_segment(
-        q: start, k: start + width, v: start + 2 * width, out: outputs[s].pointer, tokens: tokens[s], stride: stride,
-        out_stride: width)
-      if s == 0 { unsafe job.segments.0 = segment } else { unsafe job.segments.1 = segment }
+      unsafe parts.append(
+        mwk_attention_segment(
+          q: start, k: start + width, v: start + 2 * width, out: outputs[s].pointer, tokens: tokens[s],
+          stride: stride, out_stride: width, share: 1))
     }
+    unsafe job.segments.0 = parts[0]
+    if unsafe parts.count > 1 { unsafe job.segments.1 = parts[1] }
+    if unsafe parts.count > 2 { unsafe job.segments.2 = parts[2] }
+    if unsafe parts.count > 3 { unsafe job.segments.3 = parts[3] }
     #expect(unsafe mwk_attention_f32(context.pointer, &job) == mwk_ok)
-    withExtendedLifetime((inputs, mask)) {}
+    withExtendedLifetime((inputs, mask, held, table, index)) {}
     return outputs.flatMap(\.values)
   }
 
+  /// An element of the queries, keys or values (part 0, 1, 2) of the joint sequence of the segments.
   private func element(_ part: Int, _ example: Int, _ token: Int, _ channel: Int) -> Double {
     let s = token < tokens[0] ? 0 : 1
     let row = example * tokens[s] + (s == 0 ? token : token - tokens[0])
     return Double(qkv[s][row * stride + part * width + channel])
   }
 
-  private func keys(_ example: Int, _ token: Int) -> [Int] {
-    let limit = !caption ? total : token < tokens[0] ? tokens[0] : token + 1
-    return (0..<limit).filter { padding[example * total + $0] == 0 }
+  /// An element of the keys or values (part 1, 2), memories first.
+  private func keyed(_ part: Int, _ example: Int, _ key: Int, _ channel: Int) -> Double {
+    var token = key
+    for memory in memories {
+      if token < memory.tokens {
+        let row = example / memory.share * memory.tokens + token
+        return Double((part == 1 ? memory.keys : memory.values)[row * width + channel])
+      }
+      token -= memory.tokens
+    }
+    return element(part, example, token, channel)
+  }
+
+  private func allowed(_ example: Int, _ query: Int) -> [Int] {
+    let before = keys - last
+    return (0..<keys).filter { key in
+      if key < before { return true }
+      if padding[example * last + key - before] != 0 { return false }
+      return !caption || (query >= queries - last && key - before <= query - (queries - last))
+    }
   }
 
   /// Attention in Double, as [segment][batch][tokens][width].
@@ -71,24 +138,28 @@ struct AttentionCase: CustomTestStringConvertible {
       for example in 0..<batch {
         for t in 0..<tokens[s] {
           let token = s == 0 ? t : tokens[0] + t
-          let keys = keys(example, token)
-          for head in 0..<heads {
-            let channels = (head * headSize)..<((head + 1) * headSize)
-            let scores = keys.map { key in
-              0.3 * channels.reduce(0) { $0 + element(0, example, token, $1) * element(1, example, key, $1) }
-            }
-            let top = scores.max() ?? 0
-            let weights = scores.map { Glibc.exp($0 - top) }
-            let sum = weights.reduce(0, +)
-            for c in channels {
-              let value = zip(keys, weights).reduce(0) { $0 + $1.1 * element(2, example, $1.0, c) }
-              result.append(keys.isEmpty ? 0 : value / sum)
-            }
-          }
+          for head in 0..<heads { result += row(example, token, head) }
         }
       }
     }
     return result
+  }
+
+  private func row(_ example: Int, _ token: Int, _ head: Int) -> [Double] {
+    let allowed = allowed(example, token)
+    let channels = (head * headSize)..<((head + 1) * headSize)
+    let scores = allowed.map { key in
+      let product = channels.reduce(0) { $0 + element(0, example, token, $1) * keyed(1, example, key, $1) }
+      let place = bias.isEmpty ? 0 : Int(biasIndex[token * (keys + biasSlack) + key])
+      return 0.3 * product + (bias.isEmpty ? 0 : Double(bias[head * biasRows + place]))
+    }
+    let top = scores.max() ?? 0
+    let weights = scores.map { Glibc.exp($0 - top) }
+    let sum = weights.reduce(0, +)
+    return channels.map { c in
+      let value = zip(allowed, weights).reduce(0) { $0 + $1.1 * keyed(2, example, $1.0, c) }
+      return allowed.isEmpty ? 0 : value / sum
+    }
   }
 }
 
@@ -99,6 +170,13 @@ struct AttentionCase: CustomTestStringConvertible {
     AttentionCase(2, 2, 16, [13, 9], padded: true), AttentionCase(2, 2, 16, [13, 9], caption: true),
     AttentionCase(3, 1, 24, [70, 11], caption: true, padded: true), AttentionCase(2, 1, 8, [30], caption: true),
     AttentionCase(1, 1, 8, [0, 6], caption: true), AttentionCase(1, 1, 8, [6, 0]),
+    AttentionCase(2, 3, 16, [5], padded: true), AttentionCase(2, 2, 16, [20], biased: true),
+    AttentionCase(2, 3, 8, [67, 9], padded: true, biased: true),
+    AttentionCase(1, 2, 8, [70, 5], caption: true, biased: true),
+    AttentionCase(2, 2, 16, [7], memories: [.init(tokens: 65)]),
+    AttentionCase(6, 1, 24, [2], caption: true, memories: [.init(tokens: 70, share: 3), .init(tokens: 4)]),
+    AttentionCase(4, 2, 8, [2], caption: true, padded: true, memories: [.init(tokens: 9, share: 4), .init(tokens: 0)]),
+    AttentionCase(2, 1, 8, [3, 8], caption: true, memories: [.init(tokens: 5, share: 2), .init(tokens: 66)]),
   ]
 
   @Test(arguments: cases) func variantsAgreeAndAreCloseToExact(attention: AttentionCase) {
@@ -111,7 +189,10 @@ struct AttentionCase: CustomTestStringConvertible {
     #expect(worst <= tolerance)
   }
 
-  @Test(arguments: [AttentionCase(1, 12, 64, [197]), AttentionCase(1, 2, 64, [197, 64], padded: true)])
+  @Test(arguments: [
+    AttentionCase(1, 12, 64, [197]), AttentionCase(1, 2, 64, [197, 64], padded: true),
+    AttentionCase(1, 12, 64, [197], biased: true),
+  ])
   func modelShapes(attention: AttentionCase) {
     checkVariants(threads: [2, 5]) { attention.run($0).bits }
   }
@@ -140,5 +221,33 @@ struct AttentionCase: CustomTestStringConvertible {
     attention.qkv[0][3 * attention.stride + 16] = .nan
     let y = checkVariants { attention.run($0).bits }.floats
     #expect(y.allSatisfy { $0.isNaN })
+  }
+
+  /// A text that grows after memories has the bits of the whole, so decoding with a cache changes nothing.
+  @Test func aGrowingTextHasTheBitsOfTheWhole() {
+    let whole = AttentionCase(2, 2, 16, [70, 9], caption: true)
+    let expected = whole.run(RawContext(.scalar))
+    let before = 2 * 70 * whole.width
+    for cached in [0, 1, 6] {
+      var step = AttentionCase(
+        2, 2, 16, [9 - cached], caption: true, memories: [.init(tokens: 70), .init(tokens: cached)])
+      func part(_ segment: Int, _ part: Int, _ tokens: Range<Int>) -> [Float] {
+        (0..<2).flatMap { example in
+          tokens.flatMap { token -> ArraySlice<Float> in
+            let start = (example * whole.tokens[segment] + token) * whole.stride + part * whole.width
+            return whole.qkv[segment][start..<start + whole.width]
+          }
+        }
+      }
+      for (place, range) in [0..<70, 0..<cached].enumerated() {
+        step.memories[place].keys = part(place, 1, range)
+        step.memories[place].values = part(place, 2, range)
+      }
+      let rows = (0..<2).flatMap { example in (cached..<9).map { example * 9 + $0 } }
+      step.qkv[0] = Array(
+        rows.flatMap { whole.qkv[1][$0 * whole.stride..<min($0 * whole.stride + whole.stride, whole.qkv[1].count)] })
+      let found = checkVariants { step.run($0).bits }
+      #expect(found == rows.flatMap { expected[before + $0 * whole.width..<before + ($0 + 1) * whole.width] }.bits)
+    }
   }
 }

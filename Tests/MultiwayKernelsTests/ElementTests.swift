@@ -24,6 +24,8 @@ import Testing
     checkVariants { unsafe Self.apply(mwk_gelu_f32, $0, x).bits }
     checkVariants { unsafe Self.apply(mwk_tanh_f32, $0, x).bits }
     checkVariants { unsafe Self.apply(mwk_exp_f32, $0, x.map { $0 * 6 }).bits }
+    let rectified = checkVariants { unsafe Self.apply(mwk_relu_f32, $0, x).bits }
+    #expect(rectified == x.map { $0 < 0 ? 0 : $0 }.bits)
   }
 
   @Test(arguments: lengths) func binaryVariantsAgree(count: Int) {

@@ -128,9 +128,12 @@ import Testing
     }
   }
 
-  @Test(arguments: ["nlvr2", "captioning"])
-  func aHeadThatIsNotSupportedIsNamedByItsKeys(task: String) throws {
-    let all = try tensors("tiny/heads/" + task)
+  @Test func aHeadThatIsNotSupportedIsNamedByItsKeys() throws {
+    let all = try tensors("tiny/heads/vqa").map { tensor in
+      var tensor = tensor
+      if tensor.name.hasPrefix("head.") { tensor.name = "depth_" + tensor.name }
+      return tensor
+    }
     let error = try failure(all)
     #expect(error.code == .unsupported)
     for tensor in all where tensor.name.contains("head") { #expect(error.diagnosis.found.contains(tensor.name)) }

@@ -17,7 +17,7 @@ import Testing
     let scaled = try sketch.add(
       .scale(by: 1 / Float(headSize).squareRoot()), projected[0], name: "query_scaled")
     let attended = try sketch.add(
-      .attention(heads: 1, isPadded: false), scaled, projected[1], projected[2], name: "attention")
+      .attention(Attention(heads: 1, isPadded: false)), scaled, projected[1], projected[2], name: "attention")
     sketch.output("features", attended)
     return sketch
   }
@@ -89,6 +89,59 @@ import Testing
     let twice = try sketch.add(op, x, name: "third")
     sketch.output("scaled_too", try sketch.add(.scale(by: 0.25), twice, name: "third_scaled"))
     try checkPass(FoldQueryScale(), on: sketch.graph, atLeast: .infinity)
+  }
+}
+
+/// 120 dB: every weight and bias rounds once more, 2⁻²⁵ ≈ −150 dB each, and so does every sum of them.
+@Suite struct FoldLayerScaleTests {
+  private func sketch(hasBias: Bool = true, weight: DType = .f32) throws -> GraphSketch {
+    var sketch = GraphSketch(seed: 9)
+    let x = sketch.graph.addInput("image", ValueType(.f32, [.symbol("batch"), 3, 4]))
+    let layer = sketch.linear("out", outputs: 4, inputs: 4, hasBias: hasBias, as: weight, role: .attentionOut)
+    let y = try sketch.add(layer, x, name: "out", role: .attentionOut)
+    let factors = sketch.constant("factors", [4], role: .layerScale)
+    let scaled = try sketch.add(.scaleChannels(factors), y, name: "scaled")
+    sketch.output("features", try sketch.add(.add, x, scaled, name: "sum"))
+    return sketch
+  }
+
+  @Test(arguments: [true, false], [DType.f32, .f16])
+  func theFactorsMoveIntoTheLayer(hasBias: Bool, weight: DType) throws {
+    for engine in Engine.allCases {
+      let graph = try sketch(hasBias: hasBias, weight: weight).graph
+      let after = try checkPass(FoldLayerScale(), on: graph, atLeast: 120, engine: engine)
+      #expect(after.nodes.map(\.op.name) == ["linear", "add"])
+      #expect(after.value(named: "scaled") != nil && after.value(named: "out") == nil)
+    }
+  }
+
+  /// What it leaves can be quantized, and the panels are those of the scaled weights.
+  @Test func theFoldedLayerBecomesInt8() throws {
+    var graph = try sketch().graph
+    _ = try PassPipeline([FoldLayerScale(), QuantizeLinears(roles: [.attentionOut])]).run(on: &graph)
+    #expect(graph.nodes.map(\.op.name) == ["quantized_linear", "add"])
+    let inputs = randomInputs(for: graph, batch: 2)
+    let expected = try Engine.reference.run(try sketch().graph, inputs)
+    let found = try Engine.runtime.run(graph, inputs)
+    #expect(decibels(try #require(expected["features"]), try #require(found["features"])) > 35)
+  }
+
+  @Test func aLayerWithAnotherReaderOrASharedWeightStays() throws {
+    var seen = try sketch()
+    seen.output("out", try #require(seen.graph.value(named: "out")))
+    var tied = try sketch()
+    let x = try #require(tied.graph.value(named: "image"))
+    tied.output("again", try tied.add(tied.graph.nodes[0].op, x, name: "again"))
+    for graph in [seen.graph, tied.graph] {
+      let after = try checkPass(FoldLayerScale(), on: graph, atLeast: .infinity)
+      #expect(after.description == graph.description)
+    }
+  }
+
+  @Test func itStandsBeforeQuantization() {
+    #expect(throws: PassError.self) {
+      _ = try PassPipeline([QuantizeLinears(roles: [.attentionOut]), FoldLayerScale()])
+    }
   }
 }
 

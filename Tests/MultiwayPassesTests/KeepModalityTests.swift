@@ -1,6 +1,7 @@
 import MultiwayCore
 import MultiwayGraph
 import MultiwayPasses
+import MultiwayQuantization
 import MultiwayTestSupport
 import Testing
 
@@ -19,7 +20,7 @@ import Testing
     let table = sketch.constant("table", [6, 4])
     let words = try sketch.add(.embedding(table: table), text, name: "words")
     let attended = try sketch.graph.add(
-      .attention(heads: 2, isPadded: true), [image, image, image, words, words, words, mask],
+      .attention(Attention(heads: 2, isPadded: true)), [image, image, image, words, words, words, mask],
       names: ["vision.attention", "text.attention"], modality: .shared)
     sketch.output("features", try sketch.add(.joinTokens, attended[0], attended[1], name: "features"))
     sketch.output("pooled", try sketch.add(.selectToken(0), attended[1], name: "pooled"))
@@ -89,6 +90,54 @@ import Testing
       #expect(error?.code == .notApplicable)
       #expect(error?.diagnosis.found.contains("no output") == true)
     }
+  }
+
+  /// The tokens that stay keep their part of a relative bias, wherever their stream stands.
+  @Test(arguments: [(Modality.vision, 3, [Int16](arrayLiteral: 0, 1, 2, 2, 0, 1, 1, 2, 0)), (.text, 2, [3, 4, 4, 3])])
+  func aRelativeBiasIsCut(kept modality: Modality, tokens: Int, expected: [Int16]) throws {
+    var sketch = GraphSketch(seed: 2)
+    let image = sketch.graph.addInput("image", ValueType(.f32, [.symbol("batch"), 3, 4]))
+    let text = sketch.graph.addInput("text", ValueType(.f32, [.symbol("batch"), .symbol("text_tokens"), 4]))
+    let index: [Int16] = [0, 1, 2, 5, 5, 2, 0, 1, 5, 5, 1, 2, 0, 5, 5, 6, 6, 6, 3, 4, 6, 6, 6, 4, 3]
+    let bias = RelativeBias(
+      table: sketch.constant("table", [7, 2], role: .relativePositionBias),
+      index: sketch.graph.addConstant(
+        Constant(
+          name: "index", role: .relativePositionIndex, modality: .shared,
+          data: .stored(StoredTensor(name: "index", dtype: .i16, shape: [5, 5], elements: index)))))
+    var streams = [image, text]
+    for layer in 0..<2 {
+      streams = try sketch.graph.add(
+        .attention(Attention(heads: 2, mask: .caption, bias: bias)), streams.flatMap { [$0, $0, $0] },
+        names: ["vision.\(layer)", "text.\(layer)"], modality: .shared)
+    }
+    sketch.output("features", try sketch.add(.joinTokens, streams[0], streams[1], name: "features"))
+    let graph = try kept(modality, of: sketch.graph)
+    let (cut, inputs) = (graph.constants[1], randomInputs(for: graph, batch: 2, textTokens: 2))
+    #expect(graph.constants.count == 2 && cut.role == .relativePositionIndex && cut.data.shape == [tokens, tokens])
+    var materializer = Materializer(discardsSources: false)
+    #expect(try materializer.bytes(of: cut.data).array(of: Int16.self) == expected)
+    let masks = graph.nodes.compactMap { node -> AttentionMask? in
+      if case .attention(let attention) = node.op { return attention.mask }
+      return nil
+    }
+    #expect(masks == (modality == .text ? [.caption, .caption] : [.none, .none]))
+    let engines = try Engine.allCases.map { try $0.run(graph, inputs) }
+    #expect(decibels(try #require(engines[0]["features"]), try #require(engines[1]["features"])) > 110)
+  }
+
+  /// A memory of the other modality goes with it.
+  @Test func aMemoryIsDropped() throws {
+    var sketch = GraphSketch(seed: 2)
+    let image = sketch.graph.addInput("image", ValueType(.f32, [.symbol("batch"), 3, 4]))
+    let text = sketch.graph.addInput("text", ValueType(.f32, [.symbol("batch"), .symbol("text_tokens"), 4]))
+    let written = try sketch.add(
+      .attention(Attention(heads: 2, mask: .caption, memories: 2)), image, image, text, text, text, text, text,
+      name: "written")
+    sketch.output("features", written)
+    let graph = try kept(.text, of: sketch.graph)
+    #expect(
+      graph.description.contains("attention %text, %text, %text, %text, %text, heads=2, mask=caption, memories=1 "))
   }
 
   /// Where there is nothing to drop nothing changes.

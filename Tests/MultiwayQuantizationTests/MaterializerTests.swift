@@ -37,6 +37,13 @@ private struct Samples {
         storage: MemoryStorage(TensorBytes(copying: transposed))))
   }
 
+  /// [columns, rows].
+  var transposed: [Float] {
+    (0..<Samples.columns).flatMap { column in
+      (0..<Samples.rows).map { weights[$0 * Samples.columns + column] }
+    }
+  }
+
   var scaledColumns: [Float] { weights.indices.map { weights[$0] * factors[$0 % Samples.columns] } }
 
   func shifted(_ start: [Float]) -> [Float] {
@@ -49,6 +56,12 @@ private struct Samples {
     }
   }
 
+  var scaledRows: [Float] { weights.indices.map { weights[$0] * bias[$0 / Samples.columns] } }
+
+  func columns(_ range: Range<Int>, _ values: [Float]) -> [Float] {
+    (0..<Samples.rows).flatMap { row in range.map { values[row * Samples.columns + $0] } }
+  }
+
   func rows(_ range: Range<Int>, _ values: [Float]) -> [Float] {
     Array(values[range.lowerBound * Samples.columns..<range.upperBound * Samples.columns])
   }
@@ -58,10 +71,28 @@ private struct Samples {
     let half = weights.map { HalfPrecision.float(fromF16: HalfPrecision.f16(from: $0)) }
     let brain = weights.map { HalfPrecision.float(fromBF16: HalfPrecision.bf16(from: $0)) }
     let zeros = [Float](repeating: 0, count: Samples.rows)
+    let rowScales = Samples.stored([Samples.rows], bias)
     return [
+      (.columns(matrix, 2..<9), columns(2..<9, weights)), (.columns(strided, 2..<9), columns(2..<9, weights)),
+      (.columns(.cast(matrix, .f16), 12..<13), columns(12..<13, half)), (.columns(matrix, 5..<5), []),
+      (.columns(.rows(matrix, 0..<70), 0..<13), weights),
+      (.rows(.columns(.scaled(matrix, by: 2), 0..<13), 3..<9), rows(3..<9, weights.map { $0 * 2 })),
+      (.rowsScaled(matrix, by: rowScales), scaledRows), (.rowsScaled(strided, by: rowScales), scaledRows),
+      (.rows(.rowsScaled(matrix, by: rowScales), 60..<70), rows(60..<70, scaledRows)),
+      (.rowsScaled(rowScales, by: rowScales), bias.map { $0 * $0 }),
+      (
+        .columnsScaled(.rowsScaled(matrix, by: rowScales), by: scales),
+        scaledRows.indices.map { scaledRows[$0] * factors[$0 % Samples.columns] }
+      ),
       (matrix, weights), (strided, weights), (.reshaped(matrix, [13, 10, 7]), weights),
       (.reshaped(strided, [910]), weights), (.rows(matrix, 3..<9), rows(3..<9, weights)),
       (.rows(strided, 3..<9), rows(3..<9, weights)), (.rows(.rows(matrix, 3..<60), 2..<20), rows(5..<23, weights)),
+      (.permuted(matrix, axes: [1, 0]), transposed), (.permuted(strided, axes: [1, 0]), transposed),
+      (.permuted(.permuted(.scaled(matrix, by: 0.5), axes: [1, 0]), axes: [1, 0]), weights.map { $0 * 0.5 }),
+      (.reshaped(.permuted(.reshaped(matrix, [70, 13, 1]), axes: [1, 2, 0]), [13, 70]), transposed),
+      (.cast(.reshaped(.permuted(matrix, axes: [1, 0]), [13, 10, 7]), .f32), transposed),
+      (.rows(.permuted(matrix, axes: [1, 0]), 2..<4), Array(transposed[2 * Samples.rows..<4 * Samples.rows])),
+      (.joinedRows([scales, scales]), factors + factors),
       (.rows(matrix, 4..<4), []), (.scaled(matrix, by: 0.3), weights.map { $0 * 0.3 }),
       (.columnsScaled(matrix, by: scales), scaledColumns), (.columnsScaled(strided, by: scales), scaledColumns),
       (.rows(.columnsScaled(matrix, by: scales), 60..<70), rows(60..<70, scaledColumns)),
@@ -111,6 +142,19 @@ private struct Samples {
       #expect(joined == whole, "\(expression.shape)")
       if case .columnsScaled = expression { #expect(largest <= max(pieceBytes, Samples.columns * 4)) }
     }
+  }
+
+  @Test func batchNormsComeDownToAFactorAndASum() throws {
+    let norm = BatchNorm(
+      weight: Samples.stored([3], [2, -1, 0.5]), bias: Samples.stored([3], [1, 2, 3]),
+      mean: Samples.stored([3], [0.5, 0, -4]), variance: Samples.stored([3], [4, 0.25, 0]), epsilon: 0.25)
+    var materializer = Materializer(discardsSources: true)
+    let scale = try materializer.floats(of: .batchNormScale(norm))
+    #expect(scale == [Float(2 / 4.25.squareRoot()), Float(-1 / 0.5.squareRoot()), 1])
+    let shift = try materializer.floats(of: .batchNormShift(norm, bias: Samples.stored([3], [1, 0, 2])))
+    #expect(shift == [Float(1 + 0.5 * (2 / 4.25.squareRoot())), 2, 9])
+    #expect(try materializer.floats(of: .batchNormShift(norm, bias: nil))[2] == 7)
+    #expect(TensorExpression.batchNormShift(norm, bias: Samples().scales).sources.count == 5)
   }
 
   @Test func sourcesAreOnlyTheStoredTensors() {

@@ -35,6 +35,17 @@ import Testing
     #expect(largestDifference(result.floats, expected) < 1e-6)
   }
 
+  @Test func scaleChannelsAndRelu() throws {
+    var small = SmallGraph()
+    let tokens = small.floats("x", [1, 2, 3], [1, -2, 3, -4, 5, 6])
+    let factors = small.constant("factors", [3], [2, 3, -1])
+    let scaled = try small.add(.scaleChannels(factors), tokens, name: "scaled")
+    let rectified = try small.add(.relu, tokens, name: "rectified")
+    let results = try small.run(scaled, rectified)
+    #expect(results[0].floats == [2, -6, -3, -8, 15, -6])
+    #expect(results[1].floats == [1, 0, 3, 0, 5, 6])
+  }
+
   @Test func elementwiseOps() throws {
     let values: [Float] = [-3, -0.5, 0, 1e-8, 0.5, 3, 40, -40]
     var small = SmallGraph()

@@ -88,7 +88,7 @@ import Testing
   @Test func sequencesBeyondTheLimitAreRefused() throws {
     var small = SmallGraph()
     let x = small.graph.addInput("x", ValueType(.f32, [1, .symbol("text_tokens"), 1]))
-    let attended = try small.add(.attention(heads: 1, isPadded: false), x, x, x)
+    let attended = try small.add(.attention(Attention(heads: 1, isPadded: false)), x, x, x)
     small.graph.outputs = [GraphOutput(name: "y", value: attended)]
     expectError(.tooLarge, "[50000, 50000]") {
       let input = TensorValue([1, 50_000, 1], [Float](repeating: 0, count: 50_000))

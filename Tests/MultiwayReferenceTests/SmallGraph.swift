@@ -8,10 +8,10 @@ struct SmallGraph {
   private var inputs: [String: TensorValue] = [:]
 
   /// Adds an input of fixed size that `run` will give.
-  mutating func input(_ name: String, _ dtype: DType, _ value: TensorValue, batch: Bool = true) -> ValueID {
+  mutating func input(_ name: String, _ dtype: DType, _ value: TensorValue, batch: String = "batch") -> ValueID {
     inputs[name] = value
     var dimensions = value.shape.dimensions.map(Dimension.fixed)
-    if batch { dimensions[0] = .symbol("batch") }
+    dimensions[0] = .symbol(batch)
     return graph.addInput(name, ValueType(dtype, dimensions))
   }
 

@@ -70,6 +70,13 @@ import Testing
     #expect(result == TensorValue([2, 2], [3, 4, 7, 8]))
   }
 
+  @Test func dropLeavesTheFirstTokensOut() throws {
+    var small = SmallGraph()
+    let tokens = small.floats("x", [2, 3, 1], [1, 2, 3, 4, 5, 6])
+    let result = try small.run(try small.add(.dropTokens(first: 1), tokens))[0]
+    #expect(result == TensorValue([2, 2, 1], [2, 3, 5, 6]))
+  }
+
   @Test func joinPutsStreamsAfterOneAnotherItemByItem() throws {
     var small = SmallGraph()
     let first = small.floats("a", [2, 1, 1], [1, 2])

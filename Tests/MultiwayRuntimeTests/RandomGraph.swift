@@ -66,7 +66,7 @@ struct RandomGraph {
   private mutating func addOne() throws {
     let place = pick(2)
     let x = streams[place]
-    switch pick(9) {
+    switch pick(11) {
     case 0: streams[place] = try add(.tanh, x)
     case 1: streams[place] = try add(.scale(by: 0.75), x)
     case 2: streams[place] = try add(.normalizeL2, x)
@@ -74,6 +74,8 @@ struct RandomGraph {
     case 4, 5: streams[place] = try feedForward(x)
     case 6: try attend(streams: [0, 1])
     case 7: try attend(streams: [place])
+    case 8: streams[place] = try add(.scaleChannels(sketch.constant(name("factors"), [width])), x)
+    case 9: streams[place] = try add(.add, x, try add(.relu, x))
     default:
       let norm = sketch.norm(name("norm"), width, hasWeight: pick(2) == 0, hasBias: pick(2) == 0)
       streams[place] = try add(norm, x)
@@ -95,8 +97,19 @@ struct RandomGraph {
   }
 
   private mutating func attend(streams places: [Int]) throws {
-    let isPadded = places.last == 1 && pick(3) > 0
+    let heads = [1, 2, 4][pick(3)]
+    var attention = Attention(heads: heads, isPadded: places.last == 1 && pick(3) > 0)
+    if pick(3) == 0 { attention.mask = .caption }
+    if pick(3) == 0 {
+      attention.bias = bias(places, heads: heads)
+    } else if pick(2) == 0 {
+      attention.memories = 1 + pick(2)
+    }
     var inputs: [ValueID] = []
+    for _ in 0..<attention.memories {
+      let source = streams[pick(2)]
+      inputs += [try add(linear(width, width), source), try add(linear(width, width), source)]
+    }
     let sameScale = pick(3) > 0
     for place in places {
       let normed = try add(sketch.norm(name("norm"), width), streams[place])
@@ -106,18 +119,31 @@ struct RandomGraph {
       // Now and then something else reads the scaled query as well.
       if pick(4) == 0 { sketch.output(name("seen"), scaled) }
     }
-    if isPadded { inputs.append(mask) }
+    if attention.isPadded { inputs.append(mask) }
     let names = places.map { _ in name("attention") }
-    let heads = width % 4 == 0 ? [1, 2, 4][pick(3)] : 1
     let outputs = try sketch.graph.add(
-      .attention(heads: heads, isPadded: isPadded), inputs, names: names, role: nil, modality: .shared)
+      .attention(attention), inputs, names: names, role: nil, modality: .shared)
     for (place, output) in zip(places, outputs) { streams[place] = try add(.add, streams[place], output) }
+  }
+
+  /// A bias over all tokens of the streams; texts have at most ten.
+  private mutating func bias(_ places: [Int], heads: Int) -> RelativeBias {
+    let rows = 1 + pick(9)
+    let tokens = places.reduce(0) { $0 + (sketch.graph[streams[$1]].type.dimensions[1].size ?? 10) }
+    let indices = (0..<tokens * tokens).map { _ in Int16(pick(rows)) }
+    let stored = StoredTensor(name: "index", dtype: .i16, shape: [tokens, tokens], elements: indices)
+    let index = Constant(
+      name: name("index"), role: .relativePositionIndex, modality: .shared, data: .stored(stored))
+    return RelativeBias(
+      table: sketch.constant(name("bias"), [rows, heads], as: sketch.storage, role: .relativePositionBias),
+      index: sketch.graph.addConstant(index))
   }
 
   private mutating func finish() throws {
     let joined = try add(.joinTokens, streams[0], streams[1])
     sketch.output("features", joined)
     sketch.output("mean", try add(.meanTokens(first: 1), streams[0]))
+    sketch.output("patches", try add(.dropTokens(first: 1 + pick(6)), streams[0]))
     let token = try add(.selectToken(0), joined)
     sketch.output("logits", try add(linear(width, 5), token))
   }

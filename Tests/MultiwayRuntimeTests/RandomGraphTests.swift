@@ -62,24 +62,31 @@ import Testing
 
   @Test func theSeedsCoverEveryOp() throws {
     var names: Set<String> = []
-    var paddedStreams: Set<Int> = []
+    var (paddedStreams, captionStreams, biasedStreams): (Set<Int>, Set<Int>, Set<Int>) = ([], [], [])
+    var memories: Set<Int> = []
     var groups: Set<Int> = []
     for seed in RandomGraphTests.seeds {
       for hasInt8 in [false, true] {
         for node in try RandomGraph(seed: seed, hasInt8: hasInt8).graph.nodes {
           names.insert(node.op.name)
-          if case .attention(_, true) = node.op { paddedStreams.insert(node.outputs.count) }
+          if case .attention(let attention) = node.op {
+            if attention.isPadded { paddedStreams.insert(node.outputs.count) }
+            if attention.mask == .caption { captionStreams.insert(node.outputs.count) }
+            if attention.bias != nil { biasedStreams.insert(node.outputs.count) }
+            memories.insert(attention.memories)
+          }
           if case .quantizedLinear(let linear) = node.op { groups.insert(linear.groups) }
         }
       }
     }
-    #expect(paddedStreams == [1, 2])
+    #expect(paddedStreams == [1, 2] && captionStreams == [1, 2] && biasedStreams == [1, 2])
+    #expect(memories == [0, 1, 2])
     #expect(groups == [1, 2, 3])
     #expect(
       names == [
         "patchify", "embedding", "prepend_token", "add_positions", "zero_padding", "layer_norm", "linear",
-        "quantized_linear", "scale", "gelu", "tanh", "add", "attention", "mean_tokens", "select_token", "join_tokens",
-        "normalize_l2",
+        "quantized_linear", "scale", "scale_channels", "gelu", "tanh", "relu", "add", "attention", "mean_tokens",
+        "select_token", "drop_tokens", "join_tokens", "normalize_l2",
       ])
   }
 
@@ -106,7 +113,8 @@ import Testing
     var sketch = GraphSketch(seed: 1)
     let words = sketch.graph.addInput("words", ValueType(.f32, [.symbol("batch"), .symbol("text_tokens"), 4]))
     let mask = sketch.graph.addInput("padding_mask", ValueType(.u8, [.symbol("batch"), .symbol("text_tokens")]))
-    let attended = try sketch.add(.attention(heads: 2, isPadded: true), words, words, words, mask, name: "attention")
+    let attended = try sketch.add(
+      .attention(Attention(heads: 2, isPadded: true)), words, words, words, mask, name: "attention")
     sketch.output("features", attended)
     let inputs = [
       "words": TensorValue([2, 2, 4], (0..<16).map { Float($0) }),

@@ -12,7 +12,8 @@ public enum Fixtures {
 
   /// The models of `tiny` whose graph is known, with the names of their goldens: each has `NAME.pth`, `NAME_inputs` and outputs.
   public static let models = [
-    "tiny/classification", "tiny/features", "tiny/heads/vqa", "tiny/heads/retrieval", "tiny/heads/pretraining",
+    "tiny/classification", "tiny/features", "tiny/heads/vqa", "tiny/heads/nlvr2", "tiny/heads/captioning",
+    "tiny/heads/retrieval", "tiny/heads/pretraining",
   ]
 
   /// The path of a fixture.

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 import beit3
+import family
 
 WRAPPERS = ("model", "module", "state_dict")
 
@@ -91,13 +92,16 @@ def is_text_half(name: str) -> bool:
 def load(path: Path, heads: int | None = None) -> beit3.Model:
     """Opens a checkpoint in the released layout as an fp32 model, ready to run."""
     checkpoint = torch.load(path, map_location="cpu", weights_only=False, mmap=zipfile.is_zipfile(path))
-    state = unwrap(checkpoint)
     heads = heads or heads_of(checkpoint)
     if heads is None:
         raise ValueError("no training arguments tell the number of attention heads; give --heads")
-    configuration = configuration_of(state, heads)
+    return model_of(unwrap(checkpoint), heads)
+
+
+def model_of(state: Mapping[str, Tensor], heads: int) -> beit3.Model:
+    """The fp32 model of a state dict, which may lack the text half."""
     with torch.device("meta"):
-        model = beit3.Model(configuration)
+        model = beit3.Model(configuration_of(state, heads))
     tensors = {name: tensor.float() for name, tensor in state.items()}
     for name, parameter in model.state_dict().items():
         if name not in tensors and (is_text_half(name) or name == "beit3.vision_embed.mask_token"):
@@ -158,15 +162,38 @@ def training_arguments(configuration: beit3.Configuration, **extra: Any) -> argp
     return argparse.Namespace(**{**values, **extra})
 
 
+def family_arguments(configuration: family.Configuration) -> argparse.Namespace:
+    """The `args` that unilm's fine-tuning and pretraining of BEiT leave in a checkpoint."""
+    values = dict(
+        TRAINING_ARGUMENTS,
+        model=configuration.model_name,
+        input_size=configuration.image_size,
+        rel_pos_bias=configuration.block_bias or configuration.shared_bias,
+        abs_pos_emb=configuration.positions,
+        use_mean_pooling=configuration.mean_pooling,
+        layer_scale_init_value=0.1 if configuration.layer_scale else 0.0,
+        nb_classes=configuration.classes,
+        output_dir=Path("output") / configuration.model_name,
+    )
+    return argparse.Namespace(**values)
+
+
 def wrap(
+    state: Mapping[str, Tensor], configuration: beit3.Configuration, *, wrapper: str = "model", **options: Any
+) -> dict[str, Any]:
+    """A BEiT-3 checkpoint as training saves it. Options that `training_checkpoint` does not know go into `args`."""
+    known = {name: options.pop(name) for name in ("optimizer", "moments", "epoch") if name in options}
+    return training_checkpoint(state, training_arguments(configuration, **options), wrapper=wrapper, **known)
+
+
+def training_checkpoint(
     state: Mapping[str, Tensor],
-    configuration: beit3.Configuration,
+    arguments: argparse.Namespace,
     *,
     wrapper: str = "model",
     optimizer: bool = True,
     moments: tuple[Tensor, Tensor] | None = None,
     epoch: int = 49,
-    **arguments: Any,
 ) -> dict[str, Any]:
     """A checkpoint as training saves it. `bare` is the state dict alone.
 
@@ -201,5 +228,5 @@ def wrap(
             "growth_interval": 2000,
             "_growth_tracker": 1278,
         }
-    checkpoint["args"] = training_arguments(configuration, **arguments)
+    checkpoint["args"] = arguments
     return checkpoint

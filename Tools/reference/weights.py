@@ -21,6 +21,7 @@ SPREAD = 0.3
 # The root mean square of a matrix's output for an input of root mean square one, by the end of the matrix's name.
 GAINS = {
     "vision_embed.proj.weight": 0.8,
+    "patch_embed.proj.weight": 0.8,
     "q_proj.A.weight": 1.2,
     "q_proj.B.weight": 1.2,
     "k_proj.A.weight": 1.2,
@@ -29,18 +30,22 @@ GAINS = {
     "head.dense2.weight": 3.0,
     "mlm_head.weight": 2.0,
     "mim_head.weight": 2.0,
+    "lm_head.weight": 2.0,
     "head.weight": 2.0,
+    "attn.qkv.weight": 1.2,
     "language_head.weight": 1.0,
     "vision_head.weight": 1.0,
 }
 
-# Standard deviations of what is added up before the first layer.
+# Standard deviations of what is added up before the first layer, and of what is added to attention's scores.
 EMBEDDINGS = {
     "text_embed.weight": 0.6,
     "mask_token": 0.5,
     "cls_token": 0.5,
     "embed_positions.A.weight": 0.2,
     "embed_positions.B.weight": 0.2,
+    "pos_embed": 0.2,
+    "relative_position_bias_table": 0.5,
 }
 
 
@@ -66,6 +71,10 @@ def trained_like(name: str, shape: tuple[int, ...], layers: int, seed: int) -> n
         rows = generator.standard_normal(shape, dtype=np.float32)
         rows *= channel_scales(generator, shape[-1]) * np.float32(deviation)
         return rows
+    if name.endswith(("gamma", "gamma_1", "gamma_2")):  # A layer scale, from about 0.1 to 1.
+        return np.exp(generator.standard_normal(shape, dtype=np.float32) * np.float32(0.5) - np.float32(1))
+    if name.endswith(("q_bias", "v_bias")):
+        return generator.standard_normal(shape, dtype=np.float32) * np.float32(0.2)
     if name.endswith(".bias"):
         return generator.standard_normal(shape, dtype=np.float32) * np.float32(0.05)
     if len(shape) == 1:
@@ -79,7 +88,7 @@ def trained_like(name: str, shape: tuple[int, ...], layers: int, seed: int) -> n
 def gain(name: str, layers: int) -> float:
     """What a matrix does to the size of its input. Those that write to the residual stream keep its growth the same at
     any depth."""
-    if "out_proj." in name or ".fc2." in name:
+    if any(part in name for part in ("out_proj.", "attn.proj.", ".fc2.")):
         return 0.5 * math.sqrt(12 / max(layers, 6))
     found = named(GAINS, name)
     return 1.0 if found is None else found

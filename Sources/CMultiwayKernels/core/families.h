@@ -16,6 +16,7 @@ typedef struct {
   void (*multiply)(size_t n, const float *a, const float *b, float *y);
   void (*scale)(size_t n, float factor, const float *x, float *y);
   void (*exp)(size_t n, const float *x, float *y);
+  void (*relu)(size_t n, const float *x, float *y);
 } mwk_elementwise;
 
 typedef struct {

@@ -5,8 +5,8 @@
 typedef struct {
   const mwk_context *context;
   const mwk_attention_job *job;
-  size_t total, key_panels[2], value_panels;
-  size_t blocks[2], chunk, chunks;
+  size_t total, all_key_panels, value_panels;
+  size_t all_blocks, chunk, chunks;
 } plan;
 
 /// One task's scratch, laid out one after the other.
@@ -20,7 +20,7 @@ typedef struct {
 } workspace;
 
 static size_t workspace_floats(const plan *p) {
-  size_t keys = (p->key_panels[0] + p->key_panels[1]) * p->job->head_size * MWK_PANEL;
+  size_t keys = p->all_key_panels * p->job->head_size * MWK_PANEL;
   size_t values = p->value_panels * p->total * MWK_PANEL;
   return keys + values + MWK_TILE_ROWS * (p->total + p->job->head_size + MWK_PANEL) + p->total;
 }
@@ -28,7 +28,7 @@ static size_t workspace_floats(const plan *p) {
 static workspace carve(const plan *p, float *memory) {
   workspace w;
   w.keys = memory;
-  w.values = w.keys + (p->key_panels[0] + p->key_panels[1]) * p->job->head_size * MWK_PANEL;
+  w.values = w.keys + p->all_key_panels * p->job->head_size * MWK_PANEL;
   w.acc = w.values + p->value_panels * p->total * MWK_PANEL;
   w.scores = w.acc + MWK_TILE_ROWS * MWK_PANEL;
   w.query = w.scores + MWK_TILE_ROWS * p->total;
@@ -41,7 +41,7 @@ static void pack_keys(const plan *p, size_t example, size_t channel, workspace w
   float *panel = w.keys;
   for (size_t s = 0; s < job->segment_count; s++) {
     const mwk_attention_segment *segment = &job->segments[s];
-    const float *k = segment->k + example * segment->tokens * segment->stride + channel;
+    const float *k = segment->k + example / segment->share * segment->tokens * segment->stride + channel;
     for (size_t t = 0; t < segment->tokens; t += MWK_PANEL, panel += job->head_size * MWK_PANEL)
       p->context->gemm_f32->pack(mwk_weight_f32, mwk_min(MWK_PANEL, segment->tokens - t), job->head_size,
                                  k + t * segment->stride, segment->stride * sizeof *k, panel);
@@ -53,7 +53,7 @@ static void pack_values(const plan *p, size_t example, size_t channel, workspace
   size_t key = 0;
   for (size_t s = 0; s < job->segment_count; s++) {
     const mwk_attention_segment *segment = &job->segments[s];
-    const float *v = segment->v + example * segment->tokens * segment->stride + channel;
+    const float *v = segment->v + example / segment->share * segment->tokens * segment->stride + channel;
     for (size_t t = 0; t < segment->tokens; t++, key++, v += segment->stride)
       for (size_t c = 0; c < p->value_panels; c++) {
         float *row = w.values + (c * p->total + key) * MWK_PANEL;
@@ -64,31 +64,42 @@ static void pack_values(const plan *p, size_t example, size_t channel, workspace
   }
 }
 
+static const mwk_attention_segment *last_segment(const plan *p) { return &p->job->segments[p->job->segment_count - 1]; }
+
 /// Writes the mask and clears the excluded keys and values, so that a NaN in them reaches no output.
 /// Returns the first key that is not excluded, or `total`.
 static size_t apply_padding(const plan *p, size_t example, workspace w) {
-  const mwk_attention_job *job = p->job;
-  const uint8_t *padding = job->key_padding + example * p->total;
-  size_t first = p->total, key = 0, panel = 0;
-  for (size_t s = 0; s < job->segment_count; panel += p->key_panels[s], s++)
-    for (size_t t = 0; t < job->segments[s].tokens; t++, key++) {
-      w.mask[key] = padding[key] ? -__builtin_inff() : 0.0f;
-      if (!padding[key]) {
-        first = mwk_min(first, key);
-        continue;
-      }
-      float *column = w.keys + (panel + t / MWK_PANEL) * job->head_size * MWK_PANEL + t % MWK_PANEL;
-      for (size_t j = 0; j < job->head_size; j++) column[j * MWK_PANEL] = 0.0f;
-      for (size_t c = 0; c < p->value_panels; c++)
-        memset(w.values + (c * p->total + key) * MWK_PANEL, 0, MWK_PANEL * sizeof(float));
+  size_t tokens = last_segment(p)->tokens, head_size = p->job->head_size, before = p->total - tokens;
+  const uint8_t *padding = p->job->key_padding + example * tokens;
+  float *panels = w.keys + (p->all_key_panels - mwk_ceil_div(tokens, MWK_PANEL)) * head_size * MWK_PANEL;
+  memset(w.mask, 0, before * sizeof *w.mask);
+  size_t first = before > 0 ? 0 : p->total;
+  for (size_t t = 0; t < tokens; t++) {
+    w.mask[before + t] = padding[t] ? -__builtin_inff() : 0.0f;
+    if (!padding[t]) {
+      first = mwk_min(first, before + t);
+      continue;
     }
+    float *column = panels + t / MWK_PANEL * head_size * MWK_PANEL + t % MWK_PANEL;
+    for (size_t j = 0; j < head_size; j++) column[j * MWK_PANEL] = 0.0f;
+    for (size_t c = 0; c < p->value_panels; c++)
+      memset(w.values + (c * p->total + before + t) * MWK_PANEL, 0, MWK_PANEL * sizeof(float));
+  }
   return first;
 }
 
 /// How many keys, from the first, a query row may attend to; never fewer than the row before it.
 static size_t key_limit(const plan *p, size_t segment, size_t row) {
   if (p->job->mode == mwk_attention_full) return p->total;
-  return segment == 0 ? p->job->segments[0].tokens : p->job->segments[0].tokens + row + 1;
+  size_t before = p->total - last_segment(p)->tokens;
+  return segment + 1 < p->job->segment_count ? before : before + row + 1;
+}
+
+/// Adds the bias of a head to the scores of row `query` of the joint sequence.
+static void add_bias(const plan *p, size_t head, size_t query, size_t limit, float *scores) {
+  const float *bias = p->job->bias + head * p->job->bias_rows;
+  const int16_t *index = p->job->bias_index + query * p->job->bias_stride;
+  for (size_t key = 0; key < limit; key++) scores[key] = scores[key] + bias[index[key]];
 }
 
 static void score(const plan *p, size_t rows, size_t limit, workspace w) {
@@ -127,11 +138,11 @@ static void weigh(const plan *p, size_t rows, const size_t *limit, const float *
   }
 }
 
-/// Rows first ..< first + rows of one segment.
-static void attend(const plan *p, size_t example, size_t channel, size_t s, size_t first, size_t rows,
+/// Rows first ..< first + rows of segment s, whose first query is number `query` of all.
+static void attend(const plan *p, size_t example, size_t head, size_t s, size_t query, size_t first, size_t rows,
                    size_t first_key, workspace w) {
   const mwk_attention_segment *segment = &p->job->segments[s];
-  size_t token = example * segment->tokens + first, limit[MWK_TILE_ROWS];
+  size_t token = example * segment->tokens + first, channel = head * p->job->head_size, limit[MWK_TILE_ROWS];
   for (size_t r = 0; r < rows; r++) {
     limit[r] = key_limit(p, s, first + r);
     p->context->elementwise->scale(p->job->head_size, p->job->scale,
@@ -143,12 +154,18 @@ static void attend(const plan *p, size_t example, size_t channel, size_t s, size
   for (size_t r = 0; r < rows; r++) {
     float *scores = w.scores + r * p->total;
     inverse[r] = 0.0f;
+    if (p->job->bias) add_bias(p, head, query + first + r, limit[r], scores);
     if (first_key < limit[r])
       inverse[r] = p->context->rows->softmax(limit[r], p->job->key_padding ? w.mask : NULL, scores);
     else
       memset(scores, 0, limit[r] * sizeof *scores);
   }
   weigh(p, rows, limit, inverse, w, segment->out + token * segment->out_stride + channel, segment->out_stride);
+}
+
+/// Blocks of query rows.
+static size_t block_count(const mwk_attention_segment *segment) {
+  return segment->q ? mwk_ceil_div(segment->tokens, MWK_TILE_ROWS) : 0;
 }
 
 static void attention_task(void *argument, size_t task, void *scratch) {
@@ -160,10 +177,16 @@ static void attention_task(void *argument, size_t task, void *scratch) {
   pack_keys(p, example, channel, w);
   pack_values(p, example, channel, w);
   size_t first_key = job->key_padding ? apply_padding(p, example, w) : 0;
-  mwk_range blocks = mwk_chunk(task % p->chunks, p->chunk, p->blocks[0] + p->blocks[1]);
-  for (size_t b = blocks.begin; b < blocks.end; b++) {
-    size_t s = b < p->blocks[0] ? 0 : 1, first = (s == 0 ? b : b - p->blocks[0]) * MWK_TILE_ROWS;
-    attend(p, example, channel, s, first, mwk_min(MWK_TILE_ROWS, job->segments[s].tokens - first), first_key, w);
+  mwk_range blocks = mwk_chunk(task % p->chunks, p->chunk, p->all_blocks);
+  size_t first_block = 0, query = 0;
+  for (size_t s = 0; s < job->segment_count; s++) {
+    size_t end = first_block + block_count(&job->segments[s]);
+    for (size_t b = mwk_max(blocks.begin, first_block); b < mwk_min(blocks.end, end); b++) {
+      size_t first = (b - first_block) * MWK_TILE_ROWS;
+      attend(p, example, head, s, query, first, mwk_min(MWK_TILE_ROWS, job->segments[s].tokens - first), first_key, w);
+    }
+    first_block = end;
+    if (job->segments[s].q) query += job->segments[s].tokens;
   }
 }
 
@@ -171,11 +194,11 @@ mwk_status mwk_attention_f32(const mwk_context *context, const mwk_attention_job
   plan p = {.context = context, .job = job};
   for (size_t s = 0; s < job->segment_count; s++) {
     p.total += job->segments[s].tokens;
-    p.key_panels[s] = mwk_ceil_div(job->segments[s].tokens, MWK_PANEL);
-    p.blocks[s] = mwk_ceil_div(job->segments[s].tokens, MWK_TILE_ROWS);
+    p.all_key_panels += mwk_ceil_div(job->segments[s].tokens, MWK_PANEL);
+    p.all_blocks += block_count(&job->segments[s]);
   }
   p.value_panels = mwk_ceil_div(job->head_size, MWK_PANEL);
-  size_t blocks = p.blocks[0] + p.blocks[1], heads = job->batch * job->heads;
+  size_t blocks = p.all_blocks, heads = job->batch * job->heads;
   if (blocks == 0 || heads == 0 || job->head_size == 0) return mwk_ok;
   // Packing a head costs about as much as two blocks of queries: split a head only where heads are too few.
   size_t wanted = context->threads == 1 ? 1 : mwk_ceil_div(4 * context->threads, heads);

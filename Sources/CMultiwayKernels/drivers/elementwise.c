@@ -1,6 +1,6 @@
 #include "../core/context.h"
 
-typedef enum { op_gelu, op_tanh, op_exp, op_add, op_scale, op_add_table, op_multiply_table } element_op;
+typedef enum { op_gelu, op_tanh, op_exp, op_relu, op_add, op_scale, op_add_table, op_multiply_table } element_op;
 
 typedef struct {
   const mwk_elementwise *kernels;
@@ -22,6 +22,7 @@ static void element_task(void *argument, size_t task, void *scratch) {
   case op_gelu: job->kernels->gelu(n, a, y); break;
   case op_tanh: job->kernels->tanh(n, a, y); break;
   case op_exp: job->kernels->exp(n, a, y); break;
+  case op_relu: job->kernels->relu(n, a, y); break;
   case op_add: job->kernels->add(n, a, job->b + range.begin, y); break;
   case op_scale: job->kernels->scale(n, job->factor, a, y); break;
   default: break;
@@ -56,6 +57,9 @@ mwk_status mwk_tanh_f32(const mwk_context *context, size_t count, const float *x
 }
 mwk_status mwk_exp_f32(const mwk_context *context, size_t count, const float *x, float *y) {
   return run(context, (element_job){.op = op_exp, .count = count, .a = x, .y = y}, 4096, element_task);
+}
+mwk_status mwk_relu_f32(const mwk_context *context, size_t count, const float *x, float *y) {
+  return run(context, (element_job){.op = op_relu, .count = count, .a = x, .y = y}, 16384, element_task);
 }
 mwk_status mwk_add_f32(const mwk_context *context, size_t count, const float *a, const float *b, float *y) {
   return run(context, (element_job){.op = op_add, .count = count, .a = a, .b = b, .y = y}, 16384, element_task);

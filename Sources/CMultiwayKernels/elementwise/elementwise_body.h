@@ -31,6 +31,7 @@
 MWK_UNARY(gelu_row, v_gelu(a))
 MWK_UNARY(tanh_row, v_tanh(a))
 MWK_UNARY(exp_row, v_exp(a))
+MWK_UNARY(relu_row, v_max(v_set(0.0f), a))
 MWK_BINARY_ROW(add_row, v_add(a, b))
 MWK_BINARY_ROW(multiply_row, v_mul(a, b))
 
@@ -48,4 +49,5 @@ const mwk_elementwise MWK_JOIN(mwk_elementwise, MWK_ISA_SUFFIX) = {
     .multiply = multiply_row,
     .scale = scale_row,
     .exp = exp_row,
+    .relu = relu_row,
 };

@@ -84,28 +84,55 @@ typedef struct {
 /// y = activation(Σ x·w + bias) + residual, each Σ one chain of fma in the order of k.
 mwk_status mwk_linear_f32(const mwk_context *context, const mwk_linear_f32_job *job);
 
+#define MWK_ATTENTION_SEGMENTS 4
+
 typedef struct {
-  const float *q, *k, *v;       // [batch][tokens], rows `stride` apart
+  size_t images, height, width, channels, outputs;
+  size_t kernel;                // odd; rows and columns
+  const float *x;               // [images][height][width][channels]
+  const void *weight;           // [outputs][kernel][kernel][channels] at any address
+  mwk_weight_type weight_type;
+  const float *bias;            // [outputs] or NULL
+  mwk_activation activation;
+  float *y;                     // [images][height][width][outputs]
+} mwk_convolution_f32_job;
+
+/// y = activation(Σ x·w + bias) over the kernel around each position, each Σ one chain of fma in the order of the weights.
+/// Positions outside the image take no part.
+mwk_status mwk_convolution_f32(const mwk_context *context, const mwk_convolution_f32_job *job);
+
+typedef struct {
+  const float *q;               // [batch][tokens], rows `stride` apart; NULL for a memory: keys and values alone
+  const float *k, *v;           // [batch / share][tokens], rows `stride` apart
   float *out;                   // [batch][tokens], rows `out_stride` apart
   size_t tokens, stride, out_stride;
+  size_t share;                 // so many examples in a row have the same keys and values; 1 where there are queries
 } mwk_attention_segment;
 
 typedef struct {
   size_t batch, heads, head_size;
   float scale;
-  mwk_attention_segment segments[2];
+  mwk_attention_segment segments[MWK_ATTENTION_SEGMENTS];
   size_t segment_count;
-  const uint8_t *key_padding;   // [batch][all tokens], nonzero = excluded, or NULL
+  const uint8_t *key_padding;   // [batch][tokens of the last segment], nonzero = excluded, or NULL
   mwk_attention_mode mode;
+  const float *bias;            // [heads][bias_rows], added to the scaled scores, or NULL
+  size_t bias_rows;
+  const int16_t *bias_index;    // [queries][keys], rows bias_stride apart: the row of the bias, which the caller has checked
+  size_t bias_stride;
 } mwk_attention_job;
 
-/// Joint multi-head attention over the segments. A row without any key to attend to becomes zeros.
+/// Joint multi-head attention over the segments: every query may attend to the keys of all. In caption mode the rows of the
+/// last segment attend to the segments before it and to the last one's keys up to their own, the rows of the others to
+/// all segments but the last. A row without any key to attend to becomes zeros. Memories come before all other segments.
 mwk_status mwk_attention_f32(const mwk_context *context, const mwk_attention_job *job);
 
 // Elements (y may be an input) ---------------------------------------------------------------------------------------
 
 mwk_status mwk_gelu_f32(const mwk_context *context, size_t count, const float *x, float *y);
 mwk_status mwk_tanh_f32(const mwk_context *context, size_t count, const float *x, float *y);
+/// 0 where x < 0.
+mwk_status mwk_relu_f32(const mwk_context *context, size_t count, const float *x, float *y);
 mwk_status mwk_exp_f32(const mwk_context *context, size_t count, const float *x, float *y);
 mwk_status mwk_add_f32(const mwk_context *context, size_t count, const float *a, const float *b, float *y);
 mwk_status mwk_scale_f32(const mwk_context *context, size_t count, float factor, const float *x, float *y);
@@ -126,6 +153,22 @@ mwk_status mwk_patchify_f32(const mwk_context *context, size_t images, size_t ch
 /// Rows of `type` at any address, chosen by ids (each below the table's rows: the caller checks), as fp32.
 mwk_status mwk_gather_rows_f32(const mwk_context *context, size_t count, size_t width, mwk_weight_type type,
                                const void *table, const int64_t *ids, float *y);
+
+// Feature maps [images][height][width][channels] ----------------------------------------------------------------------
+
+/// The largest of each 2×2 block, NaN where one of the four is; y is [images][height / 2][width / 2][channels].
+mwk_status mwk_max_pool_f32(const mwk_context *context, size_t images, size_t height, size_t width, size_t channels,
+                            const float *x, float *y);
+/// The means over bins × bins blocks that cover the map, as PyTorch's adaptive pool cuts them; y is
+/// [images][bins][bins][channels]. Positions are added row by row.
+mwk_status mwk_average_pool_f32(const mwk_context *context, size_t images, size_t height, size_t width,
+                                size_t channels, size_t bins, const float *x, float *y);
+/// Bilinear interpolation between the centres of positions; y is [images][to_height][to_width][channels].
+mwk_status mwk_resize_bilinear_f32(const mwk_context *context, size_t images, size_t height, size_t width,
+                                   size_t channels, size_t to_height, size_t to_width, const float *x, float *y);
+/// y is [images][channels][height][width].
+mwk_status mwk_to_image_f32(const mwk_context *context, size_t images, size_t height, size_t width, size_t channels,
+                            const float *x, float *y);
 
 // Conversions. Round to nearest even; the functions that narrow report how many finite values became infinite. --------
 

@@ -78,11 +78,15 @@ final class MemorySource: ByteSource {
   let path: String
   let identity: FileIdentity
   private let contents: TensorBytes
+  let fileByteCount: Int
+  /// The bytes are in memory already.
+  var packing: String? { nil }
 
   init(_ bytes: TensorBytes, of file: any ByteSource) {
     contents = bytes
     path = file.path
     identity = file.identity
+    fileByteCount = file.fileByteCount
   }
 
   var byteCount: Int { contents.byteCount }
@@ -104,6 +108,8 @@ final class SourceSlice: ByteSource {
   var path: String { whole.path }
   var identity: FileIdentity { whole.identity }
   var byteCount: Int { range.count }
+  var fileByteCount: Int { whole.fileByteCount }
+  var packing: String? { whole.packing }
 
   func bytes(in part: Range<Int>) throws(TensorError) -> TensorBytes { try whole.bytes(in: place(part)) }
   func discard(_ part: Range<Int>) { whole.discard(place(part)) }

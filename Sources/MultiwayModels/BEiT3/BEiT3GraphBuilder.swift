@@ -2,16 +2,21 @@ import MultiwayCore
 import MultiwayGraph
 
 /// Builds the graph of a BEiT-3: embeddings and encoder here, the end in a head.
-struct BEiT3GraphBuilder {
+struct BEiT3GraphBuilder: ModelGraphBuilding {
   let configuration: BEiT3Configuration
   let parameters: BoundParameters
   var graph = Graph()
-  private var constants: [String: ConstantID] = [:]
+  var constants: [String: ConstantID] = [:]
 
   /// A stream of tokens on its way through the encoder.
   struct Stream {
     var modality: Modality
     var tokens: ValueID
+    /// What the names of values begin with, where the encoder runs more than once.
+    var prefix = ""
+
+    /// Where the constants of a layer are.
+    func layer(_ number: Int) -> String { "layers.\(number).\(modality.rawValue)." }
   }
 
   init(_ configuration: BEiT3Configuration, _ parameters: BoundParameters) {
@@ -19,61 +24,22 @@ struct BEiT3GraphBuilder {
     self.parameters = parameters
   }
 
+  var epsilon: Float { configuration.epsilon }
+
   /// True where the checkpoint brings the experts of a modality.
   func has(_ modality: Modality) -> Bool {
     parameters["layers.0.\(modality.rawValue).query.weight"] != nil
   }
 
-  /// The constant of a canonical name, made on first use. Types that the ops do not take are cast to fp32.
-  mutating func constant(_ name: String, reshaped shape: Shape? = nil) throws(GraphError) -> ConstantID {
-    if let id = constants[name] { return id }
-    guard let parameter = parameters[name] else {
-      throw GraphError(.invalidReference, "the checkpoint has no parameter for this", tensor: name)
-    }
-    var data = TensorExpression.stored(parameter.tensor)
-    if ![.f32, .f16, .bf16].contains(parameter.tensor.dtype) { data = .cast(data, .f32) }
-    if let shape { data = .reshaped(data, shape) }
-    let id = graph.addConstant(
-      Constant(name: name, role: parameter.declaration.role, modality: parameter.declaration.modality, data: data))
-    constants[name] = id
-    return id
-  }
-
-  /// A linear layer with the parameters of `name`; the value is called so too unless told otherwise.
-  mutating func linear(
-    _ input: ValueID, _ name: String, _ role: Role, _ modality: Modality, hasBias: Bool = true, as value: String? = nil
-  ) throws(GraphError) -> ValueID {
-    let weight = try constant(name + ".weight")
-    let bias = hasBias ? try constant(name + ".bias") : nil
-    return try graph.add(
-      .linear(weight: weight, bias: bias), input, name: value ?? name, role: role, modality: modality)
-  }
-
-  /// A LayerNorm with the parameters of `name`.
-  mutating func norm(
-    _ input: ValueID, _ name: String, _ role: Role, _ modality: Modality, as value: String? = nil
-  ) throws(GraphError) -> ValueID {
-    let weight = try constant(name + ".weight")
-    let bias = try constant(name + ".bias")
-    let op = Op.layerNorm(weight: weight, bias: bias, epsilon: configuration.epsilon)
-    return try graph.add(op, input, name: value ?? name, role: role, modality: modality)
-  }
-
   /// image [N, C, H, W] → patches, class token first, plus positions.
-  mutating func embedImage() throws(GraphError) -> Stream {
-    let side = Dimension.fixed(configuration.imageSize)
-    let image = graph.addInput(
-      "image", ValueType(.f32, [.symbol("batch"), .fixed(configuration.channels), side, side]))
-    let cut = try graph.add(
-      .patchify(size: configuration.patchSize), image, name: "vision.pixels", modality: .vision)
-    let size = configuration.patchSize * configuration.patchSize * configuration.channels
-    let weight = try constant("vision.patches.weight", reshaped: [configuration.width, size])
-    let bias = try constant("vision.patches.bias")
-    let patches = try graph.add(
-      .linear(weight: weight, bias: bias), cut, name: "vision.patches", role: .patchEmbedding, modality: .vision)
+  mutating func embedImage(input: String = "image", prefix: String = "") throws(GraphError) -> Stream {
+    let patches = try embedPatches(
+      side: configuration.imageSize, channels: configuration.channels, patchSize: configuration.patchSize,
+      width: configuration.width, input: input, prefix: prefix)
     let token = try constant("vision.class_token", reshaped: [configuration.width])
-    let tokens = try graph.add(.prependToken(token), patches, name: "vision.tokens", modality: .vision)
-    return Stream(modality: .vision, tokens: try addPositions(tokens, .vision, name: "vision.embedding"))
+    let tokens = try graph.add(.prependToken(token), patches, name: prefix + "vision.tokens", modality: .vision)
+    let placed = try addPositions(tokens, .vision, name: prefix + "vision.embedding")
+    return Stream(modality: .vision, tokens: placed, prefix: prefix)
   }
 
   /// text [N, T] → embeddings plus positions, padded tokens zero. Returns the stream and its padding mask.
@@ -92,27 +58,29 @@ struct BEiT3GraphBuilder {
   private mutating func addPositions(
     _ tokens: ValueID, _ modality: Modality, name: String
   ) throws(GraphError) -> ValueID {
-    let table = try constant("\(modality.rawValue).positions.weight")
-    let op = Op.addPositions(table: table, firstRow: BEiT3Configuration.firstPositionRow)
+    let table = try constant("\(modality.rawValue).positions")
+    let op = Op.addPositions(table: table, firstRow: 0)
     return try graph.add(op, tokens, name: name, role: .positions, modality: modality)
   }
 
   /// All layers. The padding mask belongs to the last stream.
-  mutating func encode(_ streams: [Stream], padding: ValueID?) throws(GraphError) -> [Stream] {
+  mutating func encode(
+    _ streams: [Stream], padding: ValueID?, mask: AttentionMask = .none
+  ) throws(GraphError) -> [Stream] {
     var streams = streams
-    for layer in 0..<configuration.depth { streams = try encode(streams, padding: padding, layer: layer) }
+    let attention = Attention(heads: configuration.heads, isPadded: padding != nil, mask: mask)
+    for layer in 0..<configuration.depth { streams = try encode(streams, attention, padding: padding, layer: layer) }
     return streams
   }
 
   private mutating func encode(
-    _ streams: [Stream], padding: ValueID?, layer: Int
+    _ streams: [Stream], _ attention: Attention, padding: ValueID?, layer: Int
   ) throws(GraphError) -> [Stream] {
     var inputs: [ValueID] = []
     for stream in streams { inputs += try queryKeyValue(stream, layer) }
     if let padding { inputs.append(padding) }
     let attended = try graph.add(
-      .attention(heads: configuration.heads, isPadded: padding != nil), inputs,
-      names: streams.map { "layers.\(layer).\($0.modality.rawValue).attention" },
+      .attention(attention), inputs, names: streams.map { $0.prefix + $0.layer(layer) + "attention" },
       modality: streams.count == 1 ? streams[0].modality : .shared)
     var results: [Stream] = []
     for (stream, value) in zip(streams, attended) {
@@ -122,38 +90,49 @@ struct BEiT3GraphBuilder {
   }
 
   private mutating func queryKeyValue(_ stream: Stream, _ layer: Int) throws(GraphError) -> [ValueID] {
-    let (name, modality) = ("layers.\(layer).\(stream.modality.rawValue).", stream.modality)
-    let normed = try norm(stream.tokens, name + "attention_norm", .attentionNorm, modality)
-    let query = try linear(normed, name + "query", .attentionQuery, modality)
+    let normed = try norm(stream.tokens, "attention_norm", .attentionNorm, stream, layer)
+    let query = try linear(normed, "query", .attentionQuery, stream, layer)
     let factor = 1 / Float(configuration.headSize).squareRoot()
-    let scaled = try graph.add(.scale(by: factor), query, name: name + "query_scaled", modality: modality)
-    let key = try linear(normed, name + "key", .attentionKey, modality)
-    let value = try linear(normed, name + "value", .attentionValue, modality)
+    let scaled = try graph.add(
+      .scale(by: factor), query, name: stream.prefix + stream.layer(layer) + "query_scaled", modality: stream.modality)
+    let key = try linear(normed, "key", .attentionKey, stream, layer)
+    let value = try linear(normed, "value", .attentionValue, stream, layer)
     return [scaled, key, value]
   }
 
   private mutating func finish(_ stream: Stream, attention: ValueID, _ layer: Int) throws(GraphError) -> Stream {
-    let (name, modality) = ("layers.\(layer).\(stream.modality.rawValue).", stream.modality)
-    let inner = try norm(attention, name + "attention_inner_norm", .attentionInnerNorm, modality)
-    let out = try linear(inner, name + "attention_out", .attentionOut, modality)
+    let (name, modality) = (stream.prefix + stream.layer(layer), stream.modality)
+    let inner = try norm(attention, "attention_inner_norm", .attentionInnerNorm, stream, layer)
+    let out = try linear(inner, "attention_out", .attentionOut, stream, layer)
     let middle = try graph.add(.add, stream.tokens, out, name: name + "attention_residual", modality: modality)
-    let normed = try norm(middle, name + "feed_forward_norm", .feedForwardNorm, modality)
-    let hidden = try linear(normed, name + "feed_forward_in", .feedForwardIn, modality)
+    let normed = try norm(middle, "feed_forward_norm", .feedForwardNorm, stream, layer)
+    let hidden = try linear(normed, "feed_forward_in", .feedForwardIn, stream, layer)
     let activated = try graph.add(.gelu, hidden, name: name + "feed_forward_activation", modality: modality)
-    let innerNormed = try norm(activated, name + "feed_forward_inner_norm", .feedForwardInnerNorm, modality)
-    let projected = try linear(innerNormed, name + "feed_forward_out", .feedForwardOut, modality)
-    let result = try graph.add(.add, middle, projected, name: name + "output", modality: modality)
-    return Stream(modality: modality, tokens: result)
+    let innerNormed = try norm(activated, "feed_forward_inner_norm", .feedForwardInnerNorm, stream, layer)
+    let projected = try linear(innerNormed, "feed_forward_out", .feedForwardOut, stream, layer)
+    var result = stream
+    result.tokens = try graph.add(.add, middle, projected, name: name + "output", modality: modality)
+    return result
+  }
+
+  private mutating func linear(
+    _ input: ValueID, _ name: String, _ role: Role, _ stream: Stream, _ layer: Int
+  ) throws(GraphError) -> ValueID {
+    let name = stream.layer(layer) + name
+    return try linear(input, name, role, stream.modality, as: stream.prefix + name)
+  }
+
+  private mutating func norm(
+    _ input: ValueID, _ name: String, _ role: Role, _ stream: Stream, _ layer: Int
+  ) throws(GraphError) -> ValueID {
+    let name = stream.layer(layer) + name
+    return try norm(input, name, role, stream.modality, as: stream.prefix + name)
   }
 
   /// The norm at the encoder's end, where the checkpoint has one.
   mutating func finalNorm(_ stream: Stream) throws(GraphError) -> ValueID {
     let name = "\(stream.modality.rawValue).final_norm"
     guard parameters[name + ".weight"] != nil else { return stream.tokens }
-    return try norm(stream.tokens, name, .finalNorm, stream.modality)
-  }
-
-  mutating func output(_ name: String, _ value: ValueID) {
-    graph.outputs.append(GraphOutput(name: name, value: value))
+    return try norm(stream.tokens, name, .finalNorm, stream.modality, as: stream.prefix + name)
   }
 }

@@ -1,20 +1,39 @@
+import MultiwayCore
 import MultiwayGraph
 
 extension KeyMap {
+  /// The layout in which a state dict is; nil where it has neither.
+  static func beit3(_ tensors: [StoredTensor]) -> KeyMap? {
+    for (marker, make) in [("vision_embed.proj.weight", beit3UniLM), ("patch_embed.proj.weight", beit3Timm)] {
+      guard let key = tensors.first(where: { $0.name.hasSuffix(marker) })?.name else { continue }
+      return make(String(key.dropLast(marker.count)))
+    }
+    return nil
+  }
+
+  /// timm's layout of the vision tower: `blocks.3.attn.qkv.weight`, positions without the two rows that are never read. Text experts
+  /// have no place in it. Source: `vision_transformer.py`, the filter for BEiT-3.
+  static func beit3Timm(prefix: String) -> KeyMap {
+    blocks(layout: "timm", style: BlocksStyle(hasFusedBias: true), prefix: prefix)
+  }
+
   /// The keys of the released BEiT-3 files. Names of heads are the same in both worlds and pass unchanged.
   static func beit3UniLM(prefix: String) -> KeyMap {
-    KeyMap(layout: "unilm") { name in
-      if let key = fixed[name] { return prefix + key }
+    KeyMap(layout: "unilm") { name, _ in
+      if let key = fixed[name] { return KeyPlace(prefix + key) }
+      if let key = positions[name] {
+        return KeyPlace(prefix + key, leadingRows: BEiT3Configuration.unreadPositionRows)
+      }
       var parts = name.split(separator: ".").map(String.init)
-      guard let field = parts.popLast() else { return name }
+      guard let field = parts.popLast() else { return KeyPlace(name) }
       if parts.count == 2, parts[1] == "final_norm", let branch = branches[parts[0]] {
-        return "\(prefix)encoder.layer_norm.\(branch).\(field)"
+        return KeyPlace("\(prefix)encoder.layer_norm.\(branch).\(field)")
       }
       guard parts.count == 4, parts[0] == "layers", let branch = branches[parts[2]], let module = modules[parts[3]]
       else {
-        return name
+        return KeyPlace(name)
       }
-      return "\(prefix)encoder.layers.\(parts[1])." + module.replacing("X", with: branch) + "." + field
+      return KeyPlace("\(prefix)encoder.layers.\(parts[1])." + module.replacing("X", with: branch) + "." + field)
     }
   }
 
@@ -26,8 +45,10 @@ extension KeyMap {
     "vision.class_token": "vision_embed.cls_token",
     "vision.patches.weight": "vision_embed.proj.weight",
     "vision.patches.bias": "vision_embed.proj.bias",
-    "vision.positions.weight": "encoder.embed_positions.A.weight",
-    "text.positions.weight": "encoder.embed_positions.B.weight",
+  ]
+
+  private static let positions = [
+    "vision.positions": "encoder.embed_positions.A.weight", "text.positions": "encoder.embed_positions.B.weight",
   ]
 
   /// The place of the branch letter (X) differs between attention and feed-forward modules.

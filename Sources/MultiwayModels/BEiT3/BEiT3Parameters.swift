@@ -29,10 +29,8 @@ struct BEiT3Parameters {
       ParameterDeclaration(
         "vision.patches.weight", [width, configuration.channels, size, size], .patchEmbedding, .vision),
       ParameterDeclaration("vision.patches.bias", [width], .patchEmbedding, .vision),
-      ParameterDeclaration(
-        "vision.positions.weight", [configuration.visionTokens + 2, width], .positions, .vision),
-      ParameterDeclaration(
-        "text.positions.weight", [configuration.textPositionRows, width], .positions, .text, presence(.text)),
+      ParameterDeclaration("vision.positions", [configuration.storedVisionTokens, width], .positions, .vision),
+      ParameterDeclaration("text.positions", [configuration.textTokens, width], .positions, .text, presence(.text)),
     ]
   }
 

@@ -23,6 +23,12 @@ extension NodeEvaluation {
     }
   }
 
+  mutating func scaleChannels(_ factors: ConstantID) throws -> [Float] {
+    let factors = try weights(factors)
+    let values = input
+    return rows { row in zip(values[row], factors).map { $0 * $1 } }
+  }
+
   func normalizeL2() -> [Float] {
     let values = input
     return rows { row in

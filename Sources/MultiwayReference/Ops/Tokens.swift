@@ -105,6 +105,15 @@ extension NodeEvaluation {
     }
   }
 
+  func dropTokens(first: Int) throws -> [Float] {
+    let shape = inputs[0].shape
+    guard first < shape[1] else { throw tokensError(shape[1], expected: "more than \(first)") }
+    let tokens = input
+    return (0..<shape[0]).flatMap { batch in
+      tokens[(batch * shape[1] + first) * width..<(batch + 1) * shape[1] * width]
+    }
+  }
+
   /// The tokens of all streams after one another, image by image.
   func joinTokens(_ streams: [TensorValue]) -> [Float] {
     var result: [Float] = []

@@ -5,16 +5,23 @@ import MultiwayCore
 /// `multiway convert IN OUT`.
 struct Convert: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Writes the same model in another container or dtype.",
+    abstract: "Writes the same model in another container, dtype, key layout or image size.",
     discussion: """
       To .safetensors every tensor goes under its own name and with its own bytes unless --dtype asks otherwise; no known architecture \
-      is needed. To .gguf a model of a known architecture becomes an artifact that runs; of an unknown one, a plain container.
+      is needed. To .gguf a model of a known architecture becomes an artifact that runs; of an unknown one, a plain container. \
+      --layout gives the parameters the keys and shapes of another code base, so that it loads them strictly; --image-size resizes \
+      position tables as the code base of the input's own layout does.
       """)
 
   @Argument(help: "A checkpoint or an artifact.") var input: String
   @Argument(help: "The output: .gguf or .safetensors.") var output: String
   @Option(help: ArgumentHelp("keep, f32, f16 or bf16: the dtype of floating-point tensors.", valueName: "dtype"))
   var dtype: Target = .keep
+  @Option(
+    help: ArgumentHelp("unilm, timm or huggingface: the keys of that code base, to .safetensors.", valueName: "layout"))
+  var layout: Layout?
+  @Option(help: ArgumentHelp("The side of the image in pixels that positions are resized for.", valueName: "pixels"))
+  var imageSize: Int?
   @OptionGroup var inputs: InputArguments
   @OptionGroup var outputs: OutputArguments
 
@@ -22,13 +29,20 @@ struct Convert: ParsableCommand {
     case keep, f32, f16, bf16
   }
 
+  enum Layout: String, ExpressibleByArgument, CaseIterable {
+    case unilm, timm, huggingface
+  }
+
   func run() throws {
     let start = System.now
     try OutputFile.checkDestination(output, overwrite: outputs.force)
     let file = try ModelFile.open(input)
     let bar = ProgressBar("converting")
+    var options = inputs.options
+    options.imageSize = imageSize
     let report = try Conversions.convert(
-      file, options: inputs.options, dtype: DType(shortName: dtype.rawValue), to: output, overwrite: outputs.force
+      file, options: options, layout: layout?.rawValue, dtype: DType(shortName: dtype.rawValue), to: output,
+      overwrite: outputs.force
     ) { bar.update($0, $1) }
     report.show(title: "converted", seconds: System.now - start, json: outputs.json)
   }

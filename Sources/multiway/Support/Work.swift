@@ -20,9 +20,11 @@ struct Work {
       switch node.op {
       case .linear(let weight, _): float += 2 * rows * Double(graph[weight].data.shape.elementCount)
       case .quantizedLinear(let linear): int8 += 2 * rows * Double(linear.inputs) * Double(linear.outputs)
-      case .attention:
-        let tokens = node.outputs.reduce(0) { $0 + sizes($1)[1] }
-        float += 4 * input[0] * tokens * tokens * input[2]
+      case .attention(let attention):
+        let queries = node.outputs.reduce(0) { $0 + sizes($1)[1] }
+        let keys = (0..<attention.memories).reduce(queries) { $0 + sizes(node.inputs[attention.memoryPlace($1)])[1] }
+        let output = sizes(node.outputs[0])
+        float += 4 * output[0] * queries * keys * output[2]
       default: break
       }
     }

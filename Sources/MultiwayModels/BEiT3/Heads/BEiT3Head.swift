@@ -42,10 +42,15 @@ extension BEiT3Head {
 struct BEiT3HeadKeys {
   private let shapes: [String: Shape]
 
+  /// What the keys of the backbone start with, behind the layout's prefix.
+  private static let backbone = [
+    "vision_embed.", "text_embed.", "encoder.", "blocks.", "patch_embed.", "cls_token", "pos_embed", "norm.",
+  ]
+
   init(_ tensors: [StoredTensor], prefix: String) {
     let own = tensors.filter { tensor in
       let key = tensor.name.dropFirst(tensor.name.hasPrefix(prefix) ? prefix.count : 0)
-      return !["vision_embed.", "text_embed.", "encoder."].contains { key.hasPrefix($0) }
+      return !BEiT3HeadKeys.backbone.contains { key.hasPrefix($0) }
     }
     shapes = Dictionary(own.map { ($0.name, $0.shape) }, uniquingKeysWith: { first, _ in first })
   }
@@ -62,7 +67,8 @@ struct BEiT3HeadKeys {
 /// The heads that are known. A new one is a file and a line here.
 enum BEiT3Heads {
   static let all: [any BEiT3Head.Type] = [
-    ClassificationHead.self, VisualQuestionHead.self, RetrievalHead.self, FeaturesHead.self,
+    ClassificationHead.self, VisualQuestionHead.self, PairHead.self, CaptioningHead.self, RetrievalHead.self,
+    PretrainingHead.self, FeaturesHead.self,
   ]
 
   static func recognize(
@@ -74,7 +80,7 @@ enum BEiT3Heads {
     }
     throw ModelError(
       .unsupported, "a task head with the keys \(keys.names.joined(separator: ", ")), which is not supported",
-      expected: "image classification, visual question answering, retrieval, pretraining or no head",
+      expected: "image classification, visual question answering, NLVR2, captioning, retrieval, pretraining or no head",
       remedy: "`multiway convert IN OUT.safetensors` works for any state dict", file: file)
   }
 }

@@ -1,44 +1,36 @@
 import MultiwayCore
 import MultiwayGraph
 
-/// No head: the encoder's tokens, vision first. Pretrained files bring an `mlm_head` and a `mim_head`, which features do not reach.
+/// No head: the encoder's tokens, vision first.
 struct FeaturesHead: BEiT3Head {
-  var vocabulary: Int?
-  var codebook: Int?
-
   let task = "features"
-  var title: String { vocabulary == nil && codebook == nil ? "features" : "features of a pretrained model" }
+  let title = "features"
   let needsText = false
   let finalNorm = FinalNorm.optional
 
-  static func recognize(_ keys: BEiT3HeadKeys) -> FeaturesHead? {
-    let head = FeaturesHead(
-      vocabulary: keys.outputs("mlm_head.weight"), codebook: keys.outputs("mim_head.weight"))
-    // An mlm_head alone is a captioning model, whose outputs are logits, not features.
-    guard keys.isEmpty || head.codebook != nil else { return nil }
-    return head
-  }
+  static func recognize(_ keys: BEiT3HeadKeys) -> FeaturesHead? { keys.isEmpty ? FeaturesHead() : nil }
 
-  func declarations(_ configuration: BEiT3Configuration) -> [ParameterDeclaration] {
-    let heads = [("mlm_head", vocabulary), ("mim_head", codebook)]
-    return heads.flatMap { name, outputs in
-      outputs.map { ParameterDeclaration.linear(name, $0, configuration.width, .head) } ?? []
-    }
-  }
+  func declarations(_ configuration: BEiT3Configuration) -> [ParameterDeclaration] { [] }
 
-  func build(_ builder: inout BEiT3GraphBuilder) throws(GraphError) {
-    var streams = [try builder.embedImage()]
+  func build(_ builder: inout BEiT3GraphBuilder) throws(GraphError) { _ = try builder.addFeatures() }
+}
+
+extension BEiT3GraphBuilder {
+  /// The encoder over image and, where there are experts for it, text, with all tokens as the output `features`.
+  /// - Returns: the tokens of each, normed.
+  mutating func addFeatures() throws(GraphError) -> (vision: ValueID, text: ValueID?) {
+    var streams = [try embedImage()]
     var padding: ValueID?
-    if builder.has(.text) {
-      let (text, mask) = try builder.embedText(batch: "batch")
+    if has(.text) {
+      let (text, mask) = try embedText(batch: "batch")
       streams.append(text)
       padding = mask
     }
     var ends: [ValueID] = []
-    for stream in try builder.encode(streams, padding: padding) { ends.append(try builder.finalNorm(stream)) }
+    for stream in try encode(streams, padding: padding) { ends.append(try finalNorm(stream)) }
     let features =
-      ends.count == 1
-      ? ends[0] : try builder.graph.add(.joinTokens, ends, names: ["features"], modality: .shared)[0]
-    builder.output("features", features)
+      ends.count == 1 ? ends[0] : try graph.add(.joinTokens, ends, names: ["features"], modality: .shared)[0]
+    output("features", features)
+    return (ends[0], ends.count > 1 ? ends[1] : nil)
   }
 }

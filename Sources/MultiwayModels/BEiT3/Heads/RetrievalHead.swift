@@ -41,7 +41,7 @@ struct RetrievalHead: BEiT3Head {
     let normed = try builder.finalNorm(encoded)
     let modality = stream.modality
     let token = try builder.graph.add(.selectToken(0), normed, name: "\(modality.rawValue).pooled", modality: modality)
-    let projected = try builder.linear(token, head, .head, modality, hasBias: false)
+    let projected = try builder.linear(token, head, .head, modality)
     builder.output(output, try builder.graph.add(.normalizeL2, projected, name: output, modality: modality))
   }
 }

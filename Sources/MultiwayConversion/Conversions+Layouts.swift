@@ -1,0 +1,46 @@
+import MultiwayCheckpoint
+import MultiwayCore
+import MultiwayGraph
+import MultiwayModels
+
+extension Conversions {
+  /// Writes a model's parameters in a key layout, or in its own with positions of another image size.
+  static func convertLayout(
+    _ file: ModelFile, options: InputOptions, layout: String?, dtype: DType?, to path: String, overwrite: Bool,
+    progress: Progress?
+  ) throws -> ConversionReport {
+    guard try OutputKind(path: path) == .safetensors else {
+      throw ConversionError(
+        .usage, "a key layout is a matter of state dicts", expected: "an output that ends in .safetensors", file: path)
+    }
+    let input = try LoadedModel(file, options: options)
+    guard let model = input.model else {
+      throw ConversionError(
+        .usage, "an artifact no longer has the checkpoint's tensors",
+        remedy: "convert the checkpoint that it came from",
+        file: file.path)
+    }
+    let rendered = try model.rendered(layout: layout ?? model.layout, file: file.path)
+    var tensors = rendered.tensors.map { StoredTensor(name: $0.key, computedFrom: $0.data) }
+    if let dtype { tensors = tensors.map { $0.cast(to: dtype) } }
+    try SafetensorsWriter.write(
+      tensors, metadata: file.carriedMetadata.merging(input.recordedSizes) { $1 }, to: path, overwrite: overwrite,
+      inputs: file.identities, progress: progress)
+    return ConversionReport(
+      output: path, inputBytes: file.byteCount, outputBytes: try MappedFile(path: path).byteCount,
+      parametersBefore: input.parameterCount, parametersAfter: tensors.reduce(0) { $0 + $1.shape.elementCount },
+      notes: input.assumptions + input.notes + rendered.notes)
+  }
+}
+
+extension LoadedModel {
+  /// What no shape tells, in the words of Hugging Face's configurations: it must survive the way into a file without one.
+  var recordedSizes: [String: String] {
+    var recorded: [String: String] = [:]
+    for (name, value) in hyperparameters {
+      if name == "attention.head_count" { recorded["num_attention_heads"] = value }
+      if name == "attention.layer_norm_epsilon" { recorded["layer_norm_eps"] = value }
+    }
+    return recorded
+  }
+}
