@@ -126,6 +126,60 @@ final class CountingSource: ByteSource {
     }
   }
 
+  /// Bytes that a pickle of protocol 2 spells as a text, or one of Python 2 as a string, are the same bytes.
+  @Test(arguments: ["X", "T"]) func longBytesInTexts(opcode: String) throws {
+    let file = try MappedFile(path: OtherContainerTests.formats + "numpy/golden/array.npy")
+    let values = (0..<300_001).map { UInt8(truncatingIfNeeded: $0 &* 2_654_435_761 >> 11) }
+    let spelled =
+      opcode == "T" ? values : Array(String(String.UnicodeScalarView(values.map { Unicode.Scalar($0) })).utf8)
+    func bytes(_ builder: inout PickleBuilder) {
+      builder.op(Character(opcode))
+      builder.little(spelled.count, 4)
+      builder.bytes += spelled
+    }
+    let pickle = PickleBuilder.pickle { builder in
+      builder.dict([
+        (
+          "w",
+          { array in
+            array.reduce("numpy.core.multiarray", "_reconstruct") {
+              $0.global("numpy", "ndarray")
+              $0.ints([0])
+              $0.text("b")
+            }
+            array.op("(")
+            array.int(1)
+            array.ints([values.count])
+            array.reduce("numpy", "dtype") {
+              $0.text("u1")
+              $0.op(0x89)
+              $0.op(0x88)
+            }
+            array.op(0x89)
+            if opcode == "T" {
+              bytes(&array)
+            } else {
+              array.reduce("_codecs", "encode") {
+                bytes(&$0)
+                $0.text("latin1")
+              }
+            }
+            array.op("t")
+            array.op("b")
+          }
+        ), ("text", { $0.text(String(repeating: "→", count: 30_000)) }),
+      ])
+    }
+    let checkpoint = try CheckpointFormats.read(CountingSource(pickle, of: file))
+    let tensor = try checkpoint.stateDict().tensors[0]
+    #expect(try tensor.contiguousBytes().array(of: UInt8.self) == values)
+    for range in [0..<1, 65_535..<65_537, 65_536..<131_072, 131_000..<300_001, 300_001..<300_001] {
+      #expect(try tensor.storage.load(in: range).array(of: UInt8.self) == Array(values[range]), "\(range)")
+    }
+    // A text that is no bytes stays a text.
+    #expect(checkpoint.metadata["text"]?.string?.count == 30_000)
+  }
+
   @Test func unreadableTensorsAreListed() throws {
     let checkpoint = try CheckpointFormats.open(
       path: OtherContainerTests.formats + "pytorch/golden/unreadable_beside.pth")
