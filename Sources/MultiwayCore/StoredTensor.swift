@@ -4,8 +4,15 @@ public protocol TensorStorage: AnyObject, Sendable {
   var byteCount: Int { get }
   /// The bytes after every check that the container offers (checksum, length, decompression); in place where possible.
   func load() throws(TensorError) -> TensorBytes
+  /// The bytes in `range`, which must lie within, after the same checks.
+  func load(_ range: Range<Int>) throws(TensorError) -> TensorBytes
   /// Lets the pages go that `load()` touched; they come back when they are read again.
   func discard()
+}
+
+extension TensorStorage {
+  /// A part of what `load()` gives.
+  public func load(_ range: Range<Int>) throws(TensorError) -> TensorBytes { try load().extracting(range) }
 }
 
 /// A storage in memory.
@@ -38,6 +45,11 @@ public final class FileRange: TensorStorage {
   public var byteCount: Int { range.count }
   /// The bytes, in place where the file is mapped.
   public func load() throws(TensorError) -> TensorBytes { try file.bytes(in: range) }
+  /// The bytes of a part, and no others.
+  public func load(_ part: Range<Int>) throws(TensorError) -> TensorBytes {
+    precondition(part.lowerBound >= 0 && part.upperBound <= range.count)
+    return try file.bytes(in: range.lowerBound + part.lowerBound..<range.lowerBound + part.upperBound)
+  }
   /// Lets the pages go.
   public func discard() { file.discard(range) }
 }
@@ -95,16 +107,11 @@ public struct StoredTensor: Sendable {
   public func contiguousBytes() throws(TensorError) -> TensorBytes {
     let size = byteCount
     if size == 0 { return AlignedBuffer(byteCount: 0).bytes }
-    let stored = try storage.load()
-    if isContiguous && !isBigEndian {
-      let (start, overflow) = elementOffset.multipliedReportingOverflow(by: dtype.bitWidth)
-      guard !overflow, start >= 0, start % 8 == 0, start / 8 <= stored.byteCount, stored.byteCount - start / 8 >= size
-      else {
-        throw outside(stored.byteCount)
-      }
-      return stored.extracting(start / 8..<start / 8 + size)
-    }
-    return try gathered(from: stored)
+    guard isContiguous && !isBigEndian else { return try gathered(from: try storage.load()) }
+    let (start, overflow) = elementOffset.multipliedReportingOverflow(by: dtype.bitWidth)
+    guard !overflow, start >= 0, start % 8 == 0, start / 8 <= storage.byteCount, storage.byteCount - start / 8 >= size
+    else { throw outside(storage.byteCount) }
+    return try storage.load(start / 8..<start / 8 + size)
   }
 
   /// Lets the pages of the storage go.
