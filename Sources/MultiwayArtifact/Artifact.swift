@@ -17,12 +17,15 @@ public struct Artifact: Sendable {
   public let metadata: ArtifactMetadata
   /// The path as it was given.
   public let path: String
-  /// The name of the format, for people.
-  public let format: String
+  /// What the file is packed with: `zstd`, nil for nothing.
+  public let packing: String?
   /// The size of the file on the disk in bytes.
   public let byteCount: Int
   /// Device and inode, by which an output is kept from replacing its own input.
   public let identity: FileIdentity
+
+  /// The name of the format, for people.
+  public var format: String { (packing.map { $0 + " of " } ?? "") + "multiway artifact (GGUF)" }
 
   /// True for a GGUF file that is an artifact and not some other model.
   public static func recognizes(_ container: GGUFContainer) -> Bool { container[ArtifactKey.graph] != nil }
@@ -40,7 +43,7 @@ public struct Artifact: Sendable {
       try checkPanels(graph, container)
       return Artifact(
         graph: graph, metadata: metadata, path: container.file.path,
-        format: container.file.described("multiway artifact (GGUF)"), byteCount: container.file.fileByteCount,
+        packing: container.file.packing, byteCount: container.file.fileByteCount,
         identity: container.file.identity)
     } catch var error as ArtifactError {
       error.diagnosis.file = container.file.path

@@ -35,6 +35,7 @@ public enum CheckpointFormats {
     let file = try ZstdSource.unpacked(file)
     let start = try file.contents(in: 0..<min(headerSize, file.byteCount))
     var checkpoint = try ShardIndex.recognizes(start.span) ? ShardedReader.read(file) : readOne(file)
+    ModelFolder.restore(&checkpoint.metadata)
     for (name, key, value) in try ModelFolder.metadata(beside: file.path) {
       checkpoint.metadata[key] = .object(value)
       checkpoint.notes.append("\(name), which lies beside it, was read")

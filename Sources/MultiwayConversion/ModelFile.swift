@@ -12,16 +12,19 @@ public struct InputOptions: Sendable {
   public var heads: Int?
   /// The side of the image in pixels, where positions shall be resized for another than the checkpoint's.
   public var imageSize: Int?
+  /// After how many blocks the four feature maps of a segmentation decoder are taken; nil for what the layout's own code does.
+  public var featureTaps: [Int]?
 
   /// Makes options.
-  public init(stateDict: String? = nil, heads: Int? = nil, imageSize: Int? = nil) {
+  public init(stateDict: String? = nil, heads: Int? = nil, imageSize: Int? = nil, featureTaps: [Int]? = nil) {
     self.stateDict = stateDict
     self.heads = heads
     self.imageSize = imageSize
+    self.featureTaps = featureTaps
   }
 
   /// What of it concerns the model.
-  var model: ModelOptions { ModelOptions(heads: heads, imageSize: imageSize) }
+  var model: ModelOptions { ModelOptions(heads: heads, imageSize: imageSize, featureTaps: featureTaps) }
 }
 
 /// An input of any kind, found from its bytes: a file, compressed by zstd or not, an index of shards, or a folder.

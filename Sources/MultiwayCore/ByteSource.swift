@@ -25,9 +25,6 @@ extension ByteSource {
   /// How many bytes of headers (a zip directory, a GGUF header, a pickle) a reader may hold in memory: whatever the file holds where
   /// they lie in place, 256 MiB where they are unpacked, as a few bytes can unpack to many.
   public var headerLimit: Int { isInPlace ? byteCount : min(byteCount, 256 << 20) }
-
-  /// The name of a format with what it is packed with: `zstd of safetensors`.
-  public func described(_ format: String) -> String { packing.map { "\($0) of \(format)" } ?? format }
 }
 
 extension MappedFile: ByteSource {

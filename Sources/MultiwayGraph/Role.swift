@@ -44,6 +44,10 @@ public enum Role: String, CaseIterable, Hashable, Sendable {
   case finalNorm
   /// A LayerNorm of a task head.
   case headNorm
+  /// A layer of the neck and decoder of semantic segmentation.
+  case segmentation
+  /// A head that only training reads.
+  case auxiliaryHead
   /// A hidden layer of a task head.
   case headHidden
   /// The last layer of a task head.

@@ -12,6 +12,8 @@ public protocol Architecture: Sendable {
   static func recognizes(_ tensors: [StoredTensor]) -> Bool
   /// The keys of a small model in every layout, all options on: what a file is compared with that fits nothing.
   static var keyTemplates: [(layout: String, keys: [String])] { get }
+  /// What is supported, task by task.
+  static var support: [TaskSupport] { get }
   /// Binds a state dict.
   static func load(
     _ tensors: [StoredTensor], checkpoint: Checkpoint, options: ModelOptions
@@ -24,11 +26,14 @@ public struct ModelOptions: Sendable {
   public var heads: Int?
   /// The side of the image in pixels, where positions shall be resized for another than the checkpoint's.
   public var imageSize: Int?
+  /// After how many blocks the four feature maps of a segmentation decoder are taken; nil for what the layout's own code does.
+  public var featureTaps: [Int]?
 
   /// Makes options.
-  public init(heads: Int? = nil, imageSize: Int? = nil) {
+  public init(heads: Int? = nil, imageSize: Int? = nil, featureTaps: [Int]? = nil) {
     self.heads = heads
     self.imageSize = imageSize
+    self.featureTaps = featureTaps
   }
 }
 

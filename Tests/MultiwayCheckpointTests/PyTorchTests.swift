@@ -272,6 +272,9 @@ import Testing
   @Test func duplicateNames() throws {
     let bytes = torchArchive { $0.dict([("a.b", tensor), ("a", { $0.dict([("b", tensor)]) })]) }
     #expect(code(bytes) == .duplicateName)
+    #expect(code(torchArchive { $0.dict([("a", tensor), ("a", tensor)]) }) == .duplicateName)
+    #expect(
+      code(torchArchive { $0.dict([("model", { $0.dict([("a", tensor), ("a", tensor)]) })]) }) == .duplicateName)
     let twice = torchArchive { $0.dict([("a", { $0.int(1) }), ("a", tensor)]) }
     #expect(try open(twice).stateDict().tensors.count == 1)
   }

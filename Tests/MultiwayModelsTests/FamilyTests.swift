@@ -99,7 +99,10 @@ import Testing
     let model = try item.load()
     // Names that transformers 5 has in memory, and layers that serve only pretraining, are read and not written.
     guard !["huggingface5", "unilm_v2.pth"].contains(item.file) else { return }
-    let stored = try Fixtures.checkpoint("family/\(item.model)/\(item.file)").stateDict().tensors
+    // transformers wrote index buffers into its older files, and leaves them out today.
+    let stored = try Fixtures.checkpoint("family/\(item.model)/\(item.file)").stateDict().tensors.filter {
+      model.layout != "huggingface" || !$0.name.hasSuffix("relative_position_index")
+    }
     let rendered = try tensors(try model.rendered(layout: model.layout, file: "own"))
     #expect(Set(rendered.map(\.name)) == Set(stored.map(\.name)))
     let original = Dictionary(uniqueKeysWithValues: stored.map { ($0.name, $0) })

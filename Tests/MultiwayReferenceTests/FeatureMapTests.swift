@@ -64,7 +64,8 @@ import Testing
     let weight = constant("weight", try convolutionWeight(name + ".weight"), in: &small)
     let bias = constant("bias", try stored(name + ".bias"), in: &small)
     let op = FeatureMapOp.convolution(weight: weight, bias: bias, kernel: kernel)
-    try check(name, small, try small.add(.featureMap(op, grid), x))
+    let map = try small.add(.featureMap(op, grid), x)
+    try check(name, small, map)
   }
 
   @Test func aFoldedBatchNorm() throws {
@@ -77,7 +78,8 @@ import Testing
     let weight = constant("weight", scaled, in: &small)
     let bias = constant("bias", .batchNormShift(norm, bias: try stored("convolution_3.bias")), in: &small)
     let op = FeatureMapOp.convolution(weight: weight, bias: bias, kernel: 3)
-    try check("batch_norm", small, try small.add(.featureMap(op, grid), x))
+    let map = try small.add(.featureMap(op, grid), x)
+    try check("batch_norm", small, map)
   }
 
   @Test func transposedConvolutionIsALinearLayerAndAShuffle() throws {
@@ -86,25 +88,29 @@ import Testing
     let weight = constant("weight", .reshaped(permuted, [12, 8]), in: &small)
     let bias = constant("bias", .joinedRows(Array(repeating: try stored("transposed.bias"), count: 4)), in: &small)
     let expanded = try small.add(.linear(weight: weight, bias: bias), x, name: "expanded")
-    try check("transposed", small, try small.add(.featureMap(.pixelShuffle, grid), expanded))
+    let map = try small.add(.featureMap(.pixelShuffle, grid), expanded)
+    try check("transposed", small, map)
   }
 
   @Test(arguments: [1, 2, 3, 6, 9])
   func averagePools(bins: Int) throws {
     var (small, x) = try start()
-    try check("average_pool_\(bins)", small, try small.add(.featureMap(.averagePool(bins: bins), grid), x))
+    let map = try small.add(.featureMap(.averagePool(bins: bins), grid), x)
+    try check("average_pool_\(bins)", small, map)
   }
 
   @Test func maxPool() throws {
     var (small, x) = try start()
-    try check("max_pool", small, try small.add(.featureMap(.maxPool, grid), x))
+    let map = try small.add(.featureMap(.maxPool, grid), x)
+    try check("max_pool", small, map)
   }
 
   @Test(arguments: [(10, 14), (3, 2), (5, 9), (1, 1), (23, 17)])
   func resizes(height: Int, width: Int) throws {
     var (small, x) = try start()
     let op = FeatureMapOp.resize(to: Grid(height: height, width: width))
-    try check("resize_\(height)_\(width)", small, try small.add(.featureMap(op, grid), x))
+    let map = try small.add(.featureMap(op, grid), x)
+    try check("resize_\(height)_\(width)", small, map)
   }
 
   @Test func joinPutsChannelsAfterOneAnother() throws {

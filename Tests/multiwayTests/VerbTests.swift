@@ -129,6 +129,57 @@ import Testing
     #expect(graph.contains("beit3.encoder.layers.0.self_attn.q_proj.A.weight"))
   }
 
+  /// The same model from a plain file, a compressed one, shards and a folder: the same artifact, the same outputs.
+  @Test func whereverItLies() throws {
+    let tiny = Fixtures.path("tiny/classification.pth")
+    let inputs = Fixtures.path("tiny/classification_inputs.safetensors")
+    func run(_ model: String, _ options: String...) throws -> [UInt8] {
+      let outputs = folder.path("outputs.safetensors")
+      let run = try CommandLineRun(["run", model, "--inputs", inputs, "--outputs", outputs, "--force"] + options)
+      #expect(run.status == 0, "\(run.errors)")
+      return try folder.bytes("outputs.safetensors")
+    }
+    let expected = try run(tiny)
+    func pack(_ path: String, as name: String) throws -> String {
+      let file = try MappedFile(path: path).bytes
+      return try folder.write(ZstdBuilder.frame(of: file.array(of: UInt8.self)), to: name)
+    }
+    let packed = try pack(tiny, as: "tiny.pth.zst")
+    #expect(try run(packed) == expected)
+    #expect(try multiway("inspect", packed).output.contains("zstd of PyTorch zip"))
+
+    try multiway("convert", tiny, folder.path("plain.safetensors"))
+    try multiway("convert", packed, folder.path("packed.safetensors"))
+    #expect(try folder.bytes("plain.safetensors") == folder.bytes("packed.safetensors"))
+
+    try multiway("quantize", tiny, folder.path("tiny.gguf"))
+    let artifact = try pack(folder.path("tiny.gguf"), as: "tiny.gguf.zst")
+    #expect(try run(artifact) == run(folder.path("tiny.gguf")))
+    #expect(try multiway("inspect", artifact).output.contains("zstd of multiway artifact"))
+    let certified = try CommandLineRun([
+      "verify", tiny, artifact, "--inputs", inputs, "--certify", "--threads", "1",
+    ])
+    #expect(certified.status == 64)
+    #expect(certified.errors.contains("zstd -d"))
+
+    let model = try TemporaryFolder()
+    let tensors = try CheckpointFormats.open(path: tiny).stateDict().tensors
+    var map = JSONObject()
+    for (name, part) in [("1", tensors.prefix(20)), ("2", tensors.dropFirst(20))] {
+      try SafetensorsWriter.write(Array(part), to: model.path(name + ".safetensors"))
+      for tensor in part { map[tensor.name] = .string(name + ".safetensors") }
+    }
+    let index = JSONValue.object(["weight_map": .object(map)]).text()
+    let path = try model.write(Array(index.utf8), to: "model.safetensors.index.json")
+    #expect(try run(path, "--heads", "2") == expected)
+    #expect(try run(URL(fileURLWithPath: path).deletingLastPathComponent().path, "--heads", "2") == expected)
+    #expect(try multiway("inspect", path).output.contains("safetensors, 2 shards"))
+    // An output may replace no shard, even by force.
+    let refused = try CommandLineRun(["convert", path, model.path("2.safetensors"), "--force"])
+    #expect(refused.status == 73)
+    #expect(refused.errors.contains("also an input"))
+  }
+
   @Test func theInputsMayHoldLabelsAndOutputs() throws {
     let run = try multiway("run", digits, "--inputs", tests)
     #expect(run.output.contains("accuracy 99.17 % of 360 examples"))

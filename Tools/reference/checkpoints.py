@@ -92,13 +92,16 @@ def is_text_half(name: str) -> bool:
 def load(path: Path, heads: int | None = None) -> beit3.Model:
     """Opens a checkpoint in the released layout as an fp32 model, ready to run."""
     checkpoint = torch.load(path, map_location="cpu", weights_only=False, mmap=zipfile.is_zipfile(path))
-    state = unwrap(checkpoint)
     heads = heads or heads_of(checkpoint)
     if heads is None:
         raise ValueError("no training arguments tell the number of attention heads; give --heads")
-    configuration = configuration_of(state, heads)
+    return model_of(unwrap(checkpoint), heads)
+
+
+def model_of(state: Mapping[str, Tensor], heads: int) -> beit3.Model:
+    """The fp32 model of a state dict, which may lack the text half."""
     with torch.device("meta"):
-        model = beit3.Model(configuration)
+        model = beit3.Model(configuration_of(state, heads))
     tensors = {name: tensor.float() for name, tensor in state.items()}
     for name, parameter in model.state_dict().items():
         if name not in tensors and (is_text_half(name) or name == "beit3.vision_embed.mask_token"):

@@ -8,9 +8,11 @@ digits.pth is a trained model and comes from train_digits.py. Tests/Fixtures/REA
 from __future__ import annotations
 
 import argparse
+import pickle
 import sys
 import types
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from torch import Tensor
 import beit3
 import captioning
 import checkpoints
+import make_formats
 from make_checkpoint import make_state
 from make_inputs import make_inputs
 from run import run
@@ -114,15 +117,22 @@ def containers(folder: Path) -> None:
     torch.save({**training, "model_ema": averaged}, folder / "ema.pth")
     torch.save(training, folder / "protocol4.pth", pickle_protocol=4)
     torch.save(training, folder / "protocol5.pth", pickle_protocol=5)
+    arrays = {name: tensor.numpy() for name, tensor in state.items()}
+    np.savez(folder / "arrays.npz", **arrays)
+    np.savez_compressed(folder / "compressed.npz", **arrays)
+    (folder / "arrays.pkl").write_bytes(pickle.dumps(arrays, 4))
+    (folder / "tar.pth").write_bytes(make_formats.tar_checkpoint(state))
     legacy = folder / "legacy.pth"
-    if not (legacy.exists() and holds(legacy, state)):
+    if not (legacy.exists() and holds(torch.load(legacy, weights_only=False)["model"], state)):
         torch.save(training, legacy, _use_new_zipfile_serialization=False)
+    tensors = folder / "tensors.pkl"
+    if not (tensors.exists() and holds(pickle.loads(tensors.read_bytes())["model"], state)):
+        tensors.write_bytes(pickle.dumps(training, 4))
 
 
-def holds(file: Path, state: OrderedDict[str, Tensor]) -> bool:
-    """Whether a checkpoint already has this state dict. The format before 1.6 names each storage by its address, so a
-    file that is written again has other bytes."""
-    model = torch.load(file, weights_only=False)["model"]
+def holds(model: Mapping[str, Tensor], state: OrderedDict[str, Tensor]) -> bool:
+    """Whether a file already has this state dict. The format before 1.6, which pickles hold too, names each storage by its
+    address, so a file that is written again has other bytes."""
     return list(model) == list(state) and all(torch.equal(model[name], tensor) for name, tensor in state.items())
 
 

@@ -55,8 +55,7 @@ class Folder:
 
     def good(self, name: str, data: bytes, reason: str, values: Mapping[str, Any], **extra: Any) -> None:
         (self.path / name).write_bytes(data)
-        digests = {key: digest(value) for key, value in values.items()}
-        self.cases[name] = {"path": name, "expect": "ok", "reason": reason, **extra, "values": digests}
+        self.cases[name] = {"path": name, "expect": "ok", "reason": reason, **extra, "values": digests(values)}
 
     def bad(self, name: str, data: bytes, error: str, reason: str) -> None:
         (self.path / name).write_bytes(data)
@@ -79,6 +78,10 @@ def digest(value: Any) -> dict[str, Any]:
     return {"dtype": name, "shape": shape, "sha256": hashlib.sha256(data).hexdigest()}
 
 
+def digests(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return {key: digest(value) for key, value in values.items()}
+
+
 # Pickles, opcode by opcode
 
 
@@ -90,7 +93,7 @@ def text(value: str) -> bytes:
 def whole(value: int) -> bytes:
     if -(2**31) <= value < 2**31:
         return b"J" + struct.pack("<i", value)
-    return b"\x8a\x09" + value.to_bytes(9, "little", signed=True)
+    return b"\x8a\x08" + value.to_bytes(8, "little", signed=True)
 
 
 def name(module: str, attribute: str) -> bytes:
@@ -190,7 +193,7 @@ def keep(folder: Folder, file: str, make: Callable[[], bytes], values: Mapping[s
     if path.exists():
         found = torch.load(path, weights_only=False)
         found = found.get("model", found)
-        if {key: digest(value) for key, value in found.items()} == {key: digest(value) for key, value in values.items()}:
+        if digests(found) == digests(values):
             return path.read_bytes()
     return make()
 
@@ -346,6 +349,23 @@ def tar_file(
     return tar(members + [member for member in members if member[0] == twice])
 
 
+def tar_checkpoint(state: Mapping[str, Tensor]) -> bytes:
+    """A state dict of fp32 tensors in C order in the tar form, each in a storage of its own."""
+    cpu, kind = text("cpu"), name("torch", "FloatStorage")
+    storages, tensors, pairs = [pickled(whole(len(state)))], [pickled(whole(len(state)))], []
+    for index, (key, value) in enumerate(state.items()):
+        where, number = 2 * index, 2 * index + 1
+        data = value.detach().contiguous().numpy().astype("<f4").tobytes()
+        storages.append(pickled(row(whole(where), cpu, kind)) + struct.pack("<q", value.numel()) + data)
+        sizes = [*value.shape, *value.contiguous().stride(), 0]
+        tensors.append(
+            pickled(row(whole(number), whole(where), name("torch", "FloatTensor")))
+            + struct.pack(f"<i4x{len(sizes)}q", value.dim(), *sizes))
+        pairs.append((key, whole(number) + b"Q"))
+    storages.append(pickled(b"]"))
+    return tar_file(b"".join(storages), b"".join(tensors), pickled(mapping(*pairs)))
+
+
 def tar_files(good: Folder, bad: Folder) -> None:
     w = np.arange(6, dtype="f4").reshape(2, 3)
     values = {"w": w, "t": w.T, "again": w, "long": np.array([7, -7]), "part": np.array([3, 4], dtype="f4")}
@@ -403,7 +423,7 @@ def bare_pickles(good: Folder, bad: Folder, tensors: Mapping[str, Any]) -> None:
         path = good.path / file
         data = path.read_bytes() if path.exists() else pickle.dumps(plain, protocol)
         loaded = pickle.loads(data)
-        if {key: digest(value) for key, value in loaded.items()} != {key: digest(value) for key, value in plain.items()}:
+        if digests(loaded) != digests(plain):
             data = pickle.dumps(plain, protocol)
         good.good(file, data, f"pickle.dump of PyTorch tensors, protocol {protocol}", plain)
     nested = {"model": {"layer": {"weight": np.ones((2, 2), dtype="f4")}}, "epoch": 3}
@@ -631,11 +651,15 @@ def zip_files() -> None:
     torch.manual_seed(3)
     warnings.simplefilter("ignore")
     net = Net().eval()
-    good.good("torchscript.pt", script(torch.jit.script(net)), "torch.jit.script: its parameters", net.state_dict())
-    traced = torch.jit.trace(net, torch.ones(1, 2))
-    good.good("torchscript_traced.pt", script(traced), "torch.jit.trace: its parameters", net.state_dict())
-    frozen = torch.jit.freeze(torch.jit.script(net))
-    bad.bad("torchscript_frozen.pt", script(frozen), "noTensors", "the weights are constants of the code")
+    for file, module in (
+        ("torchscript.pt", torch.jit.script(net)), ("torchscript_traced.pt", torch.jit.trace(net, torch.ones(1, 2))),
+    ):
+        path = good.path / file
+        kept = path.exists() and digests(torch.jit.load(path).state_dict()) == digests(net.state_dict())
+        good.good(file, path.read_bytes() if kept else script(module), "its parameters", net.state_dict())
+    path = bad.path / "torchscript_frozen.pt"
+    data = path.read_bytes() if path.exists() else script(torch.jit.freeze(torch.jit.script(net)))
+    bad.bad(path.name, data, "noTensors", "the weights are constants of the code")
 
     numbers = torch.randn(3, 4, 5)
     quantized = {

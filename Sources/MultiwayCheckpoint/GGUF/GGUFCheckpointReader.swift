@@ -5,6 +5,9 @@ import MultiwayGGUF
 public enum GGUFCheckpointReader: CheckpointReader {
   /// `GGUF`.
   public static let formatName = "GGUF"
+  /// What is read.
+  public static let summary =
+    "F32, F16, BF16, F64, I8 to I64; Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K and Q6_K as fp32"
 
   /// True for the magic of GGUF.
   public static func recognizes(_ header: RawSpan) -> Bool { GGUFContainer.recognizes(header) }
@@ -34,7 +37,9 @@ public enum GGUFCheckpointReader: CheckpointReader {
         } else {
           refused.append("\(info.name) (\(info.type.name))")
           tensors.append(
-            StoredTensor(name: info.name, dtype: .f32, shape: shape, storage: QuantizedStorage(info, path: file.path)))
+            StoredTensor(
+              name: info.name, dtype: .f32, shape: shape,
+              storage: RefusedStorage(shape, .f32, refusal(info, path: file.path))))
         }
       }
       return Checkpoint(
@@ -45,6 +50,15 @@ public enum GGUFCheckpointReader: CheckpointReader {
     } catch {
       throw CheckpointError(error)
     }
+  }
+
+  private static func refusal(_ info: GGUFTensorInfo, path: String) -> Diagnosis {
+    Diagnosis(
+      "\(info.type.name) blocks are not supported",
+      expected: "one of "
+        + GGUFType.allCases.filter { $0.dtype != nil || GGUFBlocks.supported.contains($0) }.map(\.name)
+        .joined(separator: ", "),
+      remedy: "convert the file to F16 with the tool that made it", file: path, tensor: info.name)
   }
 
   private static func notes(_ names: [String], _ what: String) -> [String] {
@@ -68,25 +82,6 @@ public enum GGUFCheckpointReader: CheckpointReader {
     }
     return object
   }
-}
-
-/// Stands for block-quantized bytes of a type that is not decoded.
-private final class QuantizedStorage: TensorStorage {
-  let byteCount: Int
-  private let error: TensorError
-
-  init(_ info: GGUFTensorInfo, path: String) {
-    byteCount = info.byteCount
-    error = TensorError(
-      .unsupported, "\(info.type.name) blocks are not supported",
-      expected: "one of "
-        + GGUFType.allCases.filter { $0.dtype != nil || GGUFBlocks.supported.contains($0) }
-        .map(\.name).joined(separator: ", "),
-      remedy: "convert the file to F16 with the tool that made it", file: path, tensor: info.name)
-  }
-
-  func load() throws(TensorError) -> TensorBytes { throw error }
-  func discard() {}
 }
 
 extension CheckpointError {

@@ -72,12 +72,12 @@ struct PickleObject {
 /// Bytes that a pickle holds: in memory, or left in their place where they are many.
 enum PickleBlob {
   case bytes([UInt8])
-  case place(SourceSlice)
+  case place(any ByteSource)
 
   var byteCount: Int {
     switch self {
     case .bytes(let bytes): bytes.count
-    case .place(let slice): slice.byteCount
+    case .place(let source): source.byteCount
     }
   }
 
@@ -85,7 +85,7 @@ enum PickleBlob {
   func source(of file: any ByteSource) -> any ByteSource {
     switch self {
     case .bytes(let bytes): MemorySource(TensorBytes(copying: bytes), of: file)
-    case .place(let slice): slice
+    case .place(let source): source
     }
   }
 }
@@ -125,9 +125,9 @@ struct PickleArena {
     return blobs.count - 1
   }
 
-  mutating func blob(_ slice: SourceSlice) throws(CheckpointError) -> Int {
-    try charge(144)
-    blobs.append(.place(slice))
+  mutating func blob(_ source: any ByteSource) throws(CheckpointError) -> Int {
+    try charge(144 + source.byteCount / 4096)
+    blobs.append(.place(source))
     return blobs.count - 1
   }
 

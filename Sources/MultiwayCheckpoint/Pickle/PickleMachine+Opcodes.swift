@@ -54,11 +54,11 @@ extension PickleMachine {
   /// Strings and bytes.
   private mutating func executeText(_ opcode: UInt8) throws(CheckpointError) {
     switch opcode {
-    case UInt8(ascii: "X"): try push(try arena.string(try utf8(try bytes(counted: UInt32.self))))
+    case UInt8(ascii: "X"): try push(try text(counted: UInt32.self))
     case 0x8C: try push(try arena.string(try utf8(try bytes(counted: UInt8.self))))
-    case 0x8D: try push(try arena.string(try utf8(try bytes(counted: UInt64.self))))
+    case 0x8D: try push(try text(counted: UInt64.self))
     case UInt8(ascii: "U"): try push(try python2String(try bytes(counted: UInt8.self)))
-    case UInt8(ascii: "T"): try push(try python2String(try bytes(counted: Int32.self)))
+    case UInt8(ascii: "T"): try push(try text(counted: Int32.self, isPython2: true))
     case UInt8(ascii: "S"): try push(try python2String(try PickleText.unquoted(try line())))
     case UInt8(ascii: "V"): try push(try arena.string(try PickleText.rawUnicode(try line())))
     case UInt8(ascii: "C"): try push(.bytes(blob: try arena.blob(try bytes(counted: UInt8.self))))

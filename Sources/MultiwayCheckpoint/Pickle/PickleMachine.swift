@@ -28,6 +28,8 @@ struct PickleMachine<World: PickleWorld> {
   static var maximumStack: Int { 1_000_000 }
   /// From which size on bytes are left where they are.
   static var smallestPlace: Int { 4096 }
+  /// From which size on a text is taken for bytes, if it can be: names and settings are shorter.
+  static var longestText: Int { 256 << 10 }
 
   init(_ source: any ByteSource, at offset: Int = 0, world: World, budget: Int, maximumSteps: Int) {
     reader = PickleReader(source, at: offset)
@@ -134,6 +136,24 @@ struct PickleMachine<World: PickleWorld> {
       return .bytes(blob: try arena.blob(SourceSlice(of: reader.source, range: place)))
     }
     return .bytes(blob: try arena.blob(try reader.readBytes(count) ?? []))
+  }
+
+  /// A string. A long one that may spell bytes, as protocol 2 writes them, stays where it is and becomes bytes.
+  mutating func text<T: FixedWidthInteger & BitwiseCopyable>(
+    counted type: T.Type, isPython2: Bool = false
+  ) throws(CheckpointError) -> PickleValue {
+    let raw = try number(type)
+    guard let count = Int(exactly: raw), count >= 0, count <= reader.remaining else { throw tooLong("\(raw)") }
+    if count >= Self.longestText {
+      let slice = SourceSlice(of: reader.source, range: reader.offset..<reader.offset + count)
+      let bytes: (any ByteSource)? = if isPython2 { slice } else { try Latin1Source(slice) }
+      if let bytes {
+        _ = reader.skip(count)
+        return .bytes(blob: try arena.blob(bytes))
+      }
+    }
+    let bytes = try reader.readBytes(count) ?? []
+    return isPython2 ? try python2String(bytes) : try arena.string(try utf8(bytes))
   }
 
   private func tooLong(_ count: String) -> CheckpointError {

@@ -305,7 +305,8 @@ extension StateDictFinder {
       refusal = refusal ?? error
       refused.append("\(name) (\(tensor.reason))")
       return StoredTensor(
-        name: name, dtype: type.dtype, shape: type.shape, storage: RefusedStorage(type.shape, type.dtype, error))
+        name: name, dtype: type.dtype, shape: type.shape,
+        storage: RefusedStorage(type.shape, type.dtype, error.diagnosis))
     case .unfilledArray:
       throw CheckpointError(.malformed, "a NumPy array without its contents", tensor: name)
     }
@@ -361,21 +362,6 @@ extension StateDictFinder {
       return .object(object)
     }
   }
-}
-
-/// Stands for the bytes of a tensor that cannot be read.
-private final class RefusedStorage: TensorStorage {
-  let byteCount: Int
-  private let error: TensorError
-
-  init(_ shape: Shape, _ dtype: DType, _ error: CheckpointError) {
-    byteCount = shape.byteCount(of: dtype) ?? 0
-    self.error = TensorError(.unsupported, error.diagnosis)
-  }
-
-  func load() throws(TensorError) -> TensorBytes { throw error }
-  func load(in range: Range<Int>) throws(TensorError) -> TensorBytes { throw error }
-  func discard() {}
 }
 
 /// Sizes for people.

@@ -182,7 +182,7 @@ extension TorchWorld {
     let storage: any TensorStorage =
       switch blob {
       case .bytes(let bytes): MemoryStorage(TensorBytes(copying: bytes))
-      case .place(let slice): FileRange(file: slice, range: 0..<slice.byteCount)
+      case .place(let source): FileRange(file: source, range: 0..<source.byteCount)
       }
     return .stored(NumPyArray.tensor(dtype, shape, isFortran: isFortran, isBigEndian: isBig, storage: storage))
   }

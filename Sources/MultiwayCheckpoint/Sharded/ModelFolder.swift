@@ -68,6 +68,15 @@ enum ModelFolder {
     }
   }
 
+  /// Turns what a conversion to safetensors kept of these files, as text, back into objects.
+  static func restore(_ metadata: inout JSONObject) {
+    for (_, key) in companions {
+      guard let text = metadata[key]?.string, let value = try? JSONParser.parse(Array(text.utf8)), value.object != nil
+      else { continue }
+      metadata[key] = value
+    }
+  }
+
   /// The error for a folder without weights: what it is instead, where that can be told.
   private static func nothing(in folder: borrowing Folder) -> CheckpointError {
     let names = folder.names

@@ -102,7 +102,8 @@ private struct ParameterBinder {
         problems.misshapen.append("\(entry.key) is \(tensor.shape), expected \(entry.shape)")
         continue
       }
-      if !tensor.dtype.isFloatingPoint || !tensor.dtype.isDecodable {
+      let isCounter = entry.declarations.allSatisfy { $0.role == .trainingScalar }
+      if !(tensor.dtype.isFloatingPoint && tensor.dtype.isDecodable) && !isCounter {
         problems.misshapen.append("\(entry.key) has dtype \(tensor.dtype.rawValue), expected a floating-point type")
         continue
       }

@@ -143,9 +143,15 @@ enum RecordedValue {
     return value?.bool ?? value?.string.flatMap { Bool($0) }
   }
 
+  /// A list of numbers, or `4,6,8,12`.
   static func integers(_ name: String, in metadata: JSONObject) -> [Int]? {
-    guard let values = find(name, in: metadata)?.array else { return nil }
-    let integers = values.compactMap(\.integer)
-    return integers.count == values.count ? integers : nil
+    guard let value = find(name, in: metadata) else { return nil }
+    if let values = value.array {
+      let integers = values.compactMap(\.integer)
+      return integers.count == values.count ? integers : nil
+    }
+    guard let parts = value.string?.split(separator: ",", omittingEmptySubsequences: false) else { return nil }
+    let integers = parts.compactMap { Int($0) }
+    return integers.count == parts.count ? integers : nil
   }
 }

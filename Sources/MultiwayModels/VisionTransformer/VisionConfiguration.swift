@@ -46,6 +46,8 @@ struct VisionConfiguration: Sendable {
   var hasFinalNorm: Bool
   /// LayerNorm of the mean over the patches.
   var hasPooledNorm: Bool
+  /// The decoder of semantic segmentation, where the file has one.
+  var decoder: UperNetConfiguration?
   var assumptions: [String]
 
   var imageSize: Int { targetGridSize * patchSize }
@@ -80,6 +82,9 @@ struct VisionConfiguration: Sendable {
     try findHeads(sizes, checkpoint: checkpoint, options: options)
     findEpsilon(checkpoint.metadata)
     try resize(to: options.imageSize, file: checkpoint.path)
+    decoder = try UperNetConfiguration(
+      sizes, width: width, depth: depth, layout: keyMap.layout, checkpoint: checkpoint, options: options)
+    assumptions += decoder?.assumptions ?? []
   }
 
   /// One layer with every option, every size 1: for its keys alone.
@@ -88,6 +93,7 @@ struct VisionConfiguration: Sendable {
     self.keyMap = keyMap
     (depth, width, heads, feedForwardWidth, channels, patchSize, gridSize, targetGridSize) = (1, 1, 1, 1, 1, 1, 1, 1)
     (epsilon, assumptions) = (1e-6, [])
+    decoder = family != .vit && keyMap.layout != "timm" ? .smallest : nil
     (hasPositions, hasQueryBias, hasKeyBias, hasFinalNorm, hasPooledNorm) = (true, true, family == .vit, true, true)
     (hasSharedBias, hasLayerBias, hasLayerScale) = (family != .vit, family != .vit, family != .vit)
   }

@@ -24,7 +24,7 @@ extension VisionHead {
 /// The heads that are known. A new one is a type and a line here.
 enum VisionHeads {
   static let all: [any VisionHead.Type] = [
-    VisionClassificationHead.self, MaskedImageHead.self, VisionFeaturesHead.self,
+    SegmentationHead.self, VisionClassificationHead.self, MaskedImageHead.self, VisionFeaturesHead.self,
   ]
 
   static func recognize(_ sizes: SizeFinder, _ configuration: VisionConfiguration) -> any VisionHead {

@@ -35,10 +35,14 @@ extension KeyMap {
         namesScalesLS: names.contains(prefix + "blocks.0.ls1.gamma"))
       let isUniLM = names.contains { key in
         key.hasSuffix("relative_position_index") || key.hasSuffix("mask_token") || key.hasSuffix("lm_head.weight")
+          || key.hasPrefix("decode_head.")
       }
-      return blocks(layout: isUniLM && family == .beit ? "unilm" : "timm", style: style, prefix: prefix)
+      let layout = isUniLM && family == .beit ? "unilm" : "timm"
+      return blocks(layout: layout, style: style, prefix: prefix).withUperNet(.mmsegmentation)
     case .huggingFace, .huggingFaceInMemory:
-      return huggingFace(prefix: prefix, isMasked: names.contains("lm_head.weight"), inMemory: spelling != .huggingFace)
+      let inMemory = spelling == .huggingFaceInMemory
+      return huggingFace(prefix: prefix, isMasked: names.contains("lm_head.weight"), inMemory: inMemory)
+        .withUperNet(inMemory ? .transformersInMemory : .transformers)
     }
   }
 

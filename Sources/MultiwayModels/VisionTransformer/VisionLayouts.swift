@@ -8,7 +8,7 @@ extension VisionConfiguration {
     let prefix = task == "features" ? "" : "\(family.huggingFacePrefix)."
     let huggingFace = KeyMap.huggingFace(prefix: prefix, isMasked: isMasked)
     switch family {
-    case .data2vec: return [huggingFace]
+    case .data2vec: return [decoder == nil ? huggingFace : huggingFace.withUperNet(.transformers)]
     case .vit:
       let style = KeyMap.BlocksStyle(hasFusedBias: hasKeyBias, namesScalesLS: hasLayerScale)
       let timm = KeyMap.blocks(layout: "timm", style: style)
@@ -17,6 +17,10 @@ extension VisionConfiguration {
       return [timm] + (fitsHuggingFace ? [huggingFace] : [])
     case .beit:
       let style = KeyMap.BlocksStyle(hasFusedBias: hasKeyBias)
+      if decoder != nil {
+        let unilm = KeyMap.blocks(layout: "unilm", style: style, prefix: "backbone.", buffers: indexBuffers)
+        return [unilm.withUperNet(.mmsegmentation)] + (hasKeyBias ? [] : [huggingFace.withUperNet(.transformers)])
+      }
       let unilm = KeyMap.blocks(layout: "unilm", style: style, buffers: indexBuffers)
       // timm has no class for masked image modeling.
       let timm = isMasked ? [] : [KeyMap.blocks(layout: "timm", style: style)]
@@ -75,6 +79,15 @@ enum VisionPreprocessing {
     } else {
       preprocessing.cropFraction =
         configuration.imageSize < 384 ? (configuration.keyMap.layout == "timm" ? 0.9 : 0.875) : 1
+    }
+    if configuration.decoder != nil, configuration.keyMap.layout == "unilm" {
+      // unilm's pipelines for segmentation normalise so for v1 too, and never crop the centre.
+      preprocessing.cropsCentre = false
+      preprocessing.cropFraction = 1
+      preprocessing.interpolation = "bilinear"
+      preprocessing.mean = ImagePreprocessing.imageNetMean
+      preprocessing.standardDeviation = ImagePreprocessing.imageNetStandardDeviation
+      return (preprocessing, [])
     }
     if RecordedValue.bool("imagenet_default_mean_and_std", in: metadata) == true {
       preprocessing.mean = ImagePreprocessing.imageNetMean

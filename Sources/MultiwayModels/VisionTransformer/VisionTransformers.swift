@@ -92,9 +92,9 @@ extension VisionFamily {
     let layouts = (self == .data2vec ? [] : blocks) + [.huggingFace(prefix: huggingFacePrefix + ".", isMasked: false)]
     return layouts.map { keyMap in
       let configuration = VisionConfiguration(smallest: self, keyMap: keyMap)
-      let heads: [any VisionHead] = [
-        VisionClassificationHead(classes: 1), MaskedImageHead(codes: 1), VisionFeaturesHead(),
-      ]
+      let heads: [any VisionHead] =
+        [VisionClassificationHead(classes: 1), MaskedImageHead(codes: 1), VisionFeaturesHead()]
+        + (configuration.decoder.map { [SegmentationHead(configuration: $0)] } ?? [])
       let declarations =
         VisionParameters(configuration: configuration).declarations
         + heads.flatMap { $0.declarations(configuration) }

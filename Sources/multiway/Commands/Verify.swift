@@ -73,9 +73,14 @@ struct Verify: ParsableCommand {
     if let jsonPath, jsonPath != "-" { try write(page.json.text(indented: true) + "\n", to: jsonPath) }
     if let report { try write(page.html, to: report) }
     guard certify else { return }
-    guard case .artifact = right.file else {
+    guard case .artifact(let artifact) = right.file else {
       throw ConversionError(
         .usage, "only an artifact holds a certificate", expected: "a candidate that is an artifact", file: candidate)
+    }
+    guard artifact.packing == nil else {
+      throw ConversionError(
+        .usage, "a certificate cannot be written into a compressed file", expected: "a candidate that is not packed",
+        remedy: "unpack it with `zstd -d`, certify it, and compress it again", file: candidate)
     }
     try ArtifactWriter.certify(
       try MappedFile(path: candidate), with: page.json, to: candidate, overwrite: true)

@@ -14,7 +14,24 @@ struct InputArguments: ParsableArguments {
   @Option(help: "The number of attention heads, where neither the file nor the width tells it.")
   var heads: Int?
 
-  var options: InputOptions { InputOptions(stateDict: stateDict, heads: heads) }
+  @Option(
+    help: ArgumentHelp(
+      "After how many blocks the four feature maps of a segmentation decoder are taken: 4,6,8,12.",
+      valueName: "numbers"))
+  var taps: NumberList?
+
+  var options: InputOptions { InputOptions(stateDict: stateDict, heads: heads, featureTaps: taps?.numbers) }
+}
+
+/// Numbers with commas between them.
+struct NumberList: ExpressibleByArgument {
+  var numbers: [Int]
+
+  init?(argument: String) {
+    let parts = argument.split(separator: ",", omittingEmptySubsequences: false)
+    numbers = parts.compactMap { Int($0) }
+    if numbers.count != parts.count { return nil }
+  }
 }
 
 /// What every verb that writes takes.
