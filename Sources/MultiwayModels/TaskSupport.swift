@@ -120,3 +120,35 @@ extension Data2VecVision {
     ]
   }
 }
+
+extension VLMo {
+  /// The tasks of VLMo.
+  public static var support: [TaskSupport] {
+    let oracle = "a PyTorch module after unilm's (Tools/reference/vlmo.py)"
+    let fused = ["image", "text", "padding_mask"]
+    return [
+      TaskSupport(
+        "vqa", files: "`vlmo_*_patch16_480_vqa.pt`", read: ["unilm"], inputs: fused, outputs: ["logits"],
+        oracle: oracle,
+        fixtures: ["vlmo/vqa.pth"]),
+      TaskSupport(
+        "nlvr2", files: "`vlmo_*_patch16_384_nlvr2.pt`", read: ["unilm"],
+        inputs: ["image", "image2", "text", "padding_mask"], outputs: ["logits"], oracle: oracle,
+        fixtures: ["vlmo/nlvr2.pth"]),
+      TaskSupport(
+        "retrieval", files: "`vlmo_*_patch16_384_{coco,f30k}.pt`", read: ["unilm"], inputs: fused,
+        outputs: ["image_embedding", "text_embedding"], oracle: oracle, fixtures: ["vlmo/retrieval.pth"]),
+      TaskSupport(
+        "pretraining", files: "`vlmo_*_patch16_224.pt`", read: ["unilm"], inputs: fused,
+        outputs: [
+          "mlm_logits", "itm_logits", "image_embedding", "text_embedding", "image_vl_embedding", "text_vl_embedding",
+        ], oracle: oracle, fixtures: ["vlmo/pretraining.pth"]),
+      TaskSupport(
+        "text_pretraining", files: "`vlmo_*_patch16_224_stage2.pt`", read: ["unilm"], inputs: ["text", "padding_mask"],
+        outputs: ["mlm_logits"], oracle: oracle, fixtures: ["vlmo/text_pretraining.pth"]),
+      TaskSupport(
+        "features", files: "any of them without its head", read: ["unilm"], inputs: fused,
+        outputs: ["features", "pooled"], oracle: oracle, fixtures: ["vlmo/features.pth"]),
+    ]
+  }
+}
