@@ -26,7 +26,7 @@ let layers: [Layer] = [
   Layer(name: "MultiwayCore", imports: []),
   Layer(name: "MultiwayGGUF", imports: ["MultiwayCore"]),
   Layer(name: "MultiwayGraph", imports: ["MultiwayCore"]),
-  Layer(name: "MultiwayCheckpoint", imports: ["MultiwayCore", "MultiwayGGUF", "CDeflate"]),
+  Layer(name: "MultiwayCheckpoint", imports: ["MultiwayCore", "MultiwayGGUF", "CDeflate", "CZstd"]),
   Layer(name: "MultiwayKernels", imports: ["MultiwayCore", "CMultiwayKernels"]),
   Layer(name: "MultiwayModels", imports: ["MultiwayCore", "MultiwayGraph", "MultiwayCheckpoint"]),
   Layer(name: "MultiwayQuantization", imports: ["MultiwayCore", "MultiwayGraph", "MultiwayKernels"]),
@@ -67,6 +67,7 @@ let package = Package(
   targets: [
     .systemLibrary(name: "COpenBLAS", providers: [.apt(["libopenblas-dev"])]),
     .systemLibrary(name: "CDeflate", providers: [.apt(["libdeflate-dev"])]),
+    .systemLibrary(name: "CZstd", providers: [.apt(["libzstd-dev"])]),
     .target(name: "CMultiwayKernels"),
     .executableTarget(
       name: "multiway",

@@ -17,7 +17,9 @@ public struct Artifact: Sendable {
   public let metadata: ArtifactMetadata
   /// The path as it was given.
   public let path: String
-  /// The size of the file in bytes.
+  /// The name of the format, for people.
+  public let format: String
+  /// The size of the file on the disk in bytes.
   public let byteCount: Int
   /// Device and inode, by which an output is kept from replacing its own input.
   public let identity: FileIdentity
@@ -37,7 +39,8 @@ public struct Artifact: Sendable {
       let graph = try GraphJSON.decode(text, data: try constants(container))
       try checkPanels(graph, container)
       return Artifact(
-        graph: graph, metadata: metadata, path: container.file.path, byteCount: container.file.byteCount,
+        graph: graph, metadata: metadata, path: container.file.path,
+        format: container.file.described("multiway artifact (GGUF)"), byteCount: container.file.fileByteCount,
         identity: container.file.identity)
     } catch var error as ArtifactError {
       error.diagnosis.file = container.file.path

@@ -25,33 +25,56 @@ public struct StateDict: Sendable {
   }
 }
 
-/// What a checkpoint file holds. Opening one reads headers only; tensors are read when their bytes are asked for.
+/// What a checkpoint holds, in one file or several. Opening one reads headers only; tensors are read when their bytes are asked for.
 public struct Checkpoint: Sendable {
-  /// The name of the format: `safetensors`, `PyTorch zip`, `GGUF`.
-  public let format: String
+  /// The name of the format of the file or of each shard, without what it is packed with: `safetensors`.
+  let container: String
+  /// What the files are packed with: `zstd`, nil for nothing.
+  let packing: String?
+  /// The number of shards, nil for a single file.
+  let shardCount: Int?
   /// The path as it was given.
-  public let path: String
-  /// The size of the file in bytes.
+  public internal(set) var path: String
+  /// The size of all files in bytes.
   public let byteCount: Int
-  /// Which file it is, by which an output is kept from replacing it.
-  public let identity: FileIdentity
+  /// Which files it is made of, by which an output is kept from replacing one of them.
+  public let identities: [FileIdentity]
   /// Every dictionary of tensors that was found, the default one first, averaged (EMA) copies last.
   public let stateDicts: [StateDict]
-  /// Plain data beside the tensors: safetensors metadata, a pickle's `epoch` and `args`, GGUF's scalar keys.
-  public let metadata: JSONObject
+  /// Plain data beside the tensors: safetensors metadata, a pickle's `epoch` and `args`, GGUF's scalar keys; `config` and
+  /// `preprocessor_config` hold the JSON files of those names that lie beside a Hugging Face model.
+  public internal(set) var metadata: JSONObject
   /// What the pickle wanted to build or call and what was kept as inert data instead, by name.
   public let opaqueRecords: [String]
   /// What a reader should know: what was left out, absent checksums, foreign byte order.
-  public let notes: [String]
+  public internal(set) var notes: [String]
+
+  /// The name of the format, for people: `safetensors`, `zstd of PyTorch zip`, `safetensors, 3 shards`.
+  public var format: String {
+    let name = packing.map { "\($0) of \(container)" } ?? container
+    return shardCount.map { "\(name), \($0) shard\($0 == 1 ? "" : "s")" } ?? name
+  }
 
   init(
     format: String, file: any ByteSource, stateDicts: [StateDict], metadata: JSONObject = JSONObject(),
     opaqueRecords: [String] = [], notes: [String] = []
   ) {
-    self.format = format
-    path = file.path
-    byteCount = file.byteCount
-    identity = file.identity
+    self.init(
+      container: format, packing: file.packing, shardCount: nil, path: file.path, byteCount: file.fileByteCount,
+      identities: [file.identity], stateDicts: stateDicts, metadata: metadata, opaqueRecords: opaqueRecords,
+      notes: notes)
+  }
+
+  init(
+    container: String, packing: String?, shardCount: Int?, path: String, byteCount: Int, identities: [FileIdentity],
+    stateDicts: [StateDict], metadata: JSONObject, opaqueRecords: [String], notes: [String]
+  ) {
+    self.container = container
+    self.packing = packing
+    self.shardCount = shardCount
+    self.path = path
+    self.byteCount = byteCount
+    self.identities = identities
     self.stateDicts = stateDicts
     self.metadata = metadata
     self.opaqueRecords = opaqueRecords

@@ -18,8 +18,10 @@ public enum CheckpointErrorCode: FailureCode {
   case duplicateName
   /// A checksum or a compressed stream is wrong.
   case corrupt
-  /// A record that is referred to is not there.
+  /// A record, a shard or a tensor that is referred to is not there.
   case missingRecord
+  /// A name or a link leads out of the checkpoint's folder.
+  case leavesFolder
   /// The pickle wants to call something; it is never called.
   case forbiddenCall
   /// The file asks for more work or memory than its size justifies.

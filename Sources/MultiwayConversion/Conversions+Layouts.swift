@@ -25,7 +25,7 @@ extension Conversions {
     if let dtype { tensors = tensors.map { $0.cast(to: dtype) } }
     try SafetensorsWriter.write(
       tensors, metadata: file.carriedMetadata.merging(input.recordedSizes) { $1 }, to: path, overwrite: overwrite,
-      inputs: [file.identity], progress: progress)
+      inputs: file.identities, progress: progress)
     return ConversionReport(
       output: path, inputBytes: file.byteCount, outputBytes: try MappedFile(path: path).byteCount,
       parametersBefore: input.parameterCount, parametersAfter: tensors.reduce(0) { $0 + $1.shape.elementCount },

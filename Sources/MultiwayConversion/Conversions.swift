@@ -130,7 +130,7 @@ extension Conversions {
   ) throws -> ConversionReport {
     try ArtifactWriter.write(
       graph, metadata: input.metadata(of: graph, recipe: recipe), to: path, overwrite: overwrite,
-      inputs: [input.file.identity],
+      inputs: input.file.identities,
       progress: progress)
     return ConversionReport(
       output: path, inputBytes: input.file.byteCount, outputBytes: try MappedFile(path: path).byteCount,
@@ -164,11 +164,11 @@ extension Conversions {
     switch kind {
     case .safetensors:
       try SafetensorsWriter.write(
-        written, metadata: file.carriedMetadata, to: path, overwrite: overwrite, inputs: [file.identity],
+        written, metadata: file.carriedMetadata, to: path, overwrite: overwrite, inputs: file.identities,
         progress: progress)
     case .gguf:
       try GGUFPlainWriter.write(
-        written, to: path, overwrite: overwrite, inputs: [file.identity], progress: progress)
+        written, to: path, overwrite: overwrite, inputs: file.identities, progress: progress)
     }
     let count = tensors.reduce(0) { $0 + $1.shape.elementCount }
     return ConversionReport(
@@ -203,7 +203,7 @@ extension Conversions {
     let parameters = model.parameters.stored.filter { $0.modality != .text }
     try SafetensorsWriter.write(
       parameters.map(\.tensor), metadata: input.file.carriedMetadata, to: path, overwrite: overwrite,
-      inputs: [input.file.identity], progress: progress)
+      inputs: input.file.identities, progress: progress)
     return ConversionReport(
       output: path, inputBytes: input.file.byteCount, outputBytes: try MappedFile(path: path).byteCount,
       parametersBefore: input.parameterCount,

@@ -24,22 +24,31 @@ public struct InputOptions: Sendable {
   var model: ModelOptions { ModelOptions(heads: heads, imageSize: imageSize) }
 }
 
-/// An input file of any kind, found from its bytes.
+/// An input of any kind, found from its bytes: a file, compressed by zstd or not, an index of shards, or a folder.
 public enum ModelFile: Sendable {
   /// A checkpoint of any format.
   case checkpoint(Checkpoint)
   /// An artifact of ours.
   case artifact(Artifact)
 
-  /// Opens a file; only headers are read.
+  /// Opens a file or a folder; only headers are read.
   public static func open(_ path: String) throws -> ModelFile {
-    let file = try MappedFile(path: path)
-    let bytes = file.bytes
-    if GGUFContainer.recognizes(bytes.span) {
+    if Folder.exists(path) { return .checkpoint(try CheckpointFormats.open(path: path)) }
+    let file = try CheckpointFormats.source(path: path)
+    let start = try file.bytes(in: 0..<min(4, file.byteCount))
+    if GGUFContainer.recognizes(start.span) {
       let container = try GGUFContainer.read(file)
       if Artifact.recognizes(container) { return .artifact(try Artifact.read(container)) }
     }
     return .checkpoint(try CheckpointFormats.read(file))
+  }
+
+  /// The name of the format, for people.
+  public var format: String {
+    switch self {
+    case .checkpoint(let checkpoint): checkpoint.format
+    case .artifact(let artifact): artifact.format
+    }
   }
 
   /// The path as it was given.
@@ -50,7 +59,7 @@ public enum ModelFile: Sendable {
     }
   }
 
-  /// The size in bytes.
+  /// The size on the disk in bytes.
   public var byteCount: Int {
     switch self {
     case .checkpoint(let checkpoint): checkpoint.byteCount
@@ -58,11 +67,11 @@ public enum ModelFile: Sendable {
     }
   }
 
-  /// Device and inode, by which an output is kept from replacing its own input.
-  public var identity: FileIdentity {
+  /// Which files it is made of, by which an output is kept from replacing one of them.
+  public var identities: [FileIdentity] {
     switch self {
-    case .checkpoint(let checkpoint): checkpoint.identity
-    case .artifact(let artifact): artifact.identity
+    case .checkpoint(let checkpoint): checkpoint.identities
+    case .artifact(let artifact): [artifact.identity]
     }
   }
 }

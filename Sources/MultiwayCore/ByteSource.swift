@@ -6,15 +6,35 @@ public protocol ByteSource: AnyObject, Sendable {
   var path: String { get }
   /// The number of bytes that can be asked for; of a compressed file, those after unpacking.
   var byteCount: Int { get }
+  /// The size of the file on the disk in bytes.
+  var fileByteCount: Int { get }
   /// Which file it is, by which an output is kept from replacing its own input.
   var identity: FileIdentity { get }
+  /// What the bytes are packed with in the file, such as `zstd`; nil where they lie there as they are.
+  var packing: String? { get }
   /// The bytes in `range`, which must lie within: in place where the file holds them so, in new memory otherwise.
   func bytes(in range: Range<Int>) throws(TensorError) -> TensorBytes
   /// Tells that the bytes in `range` are not needed now.
   func discard(_ range: Range<Int>)
 }
 
+extension ByteSource {
+  /// True where bytes are given in place, so that asking for many costs no memory.
+  public var isInPlace: Bool { packing == nil }
+
+  /// How many bytes of headers (a zip directory, a GGUF header, a pickle) a reader may hold in memory: whatever the file holds where
+  /// they lie in place, 256 MiB where they are unpacked, as a few bytes can unpack to many.
+  public var headerLimit: Int { isInPlace ? byteCount : min(byteCount, 256 << 20) }
+
+  /// The name of a format with what it is packed with: `zstd of safetensors`.
+  public func described(_ format: String) -> String { packing.map { "\($0) of \(format)" } ?? format }
+}
+
 extension MappedFile: ByteSource {
+  /// The size of the file in bytes.
+  public var fileByteCount: Int { byteCount }
+  /// A mapped file is not packed.
+  public var packing: String? { nil }
   /// The bytes in place.
   public func bytes(in range: Range<Int>) -> TensorBytes { bytes.extracting(range) }
 }

@@ -113,6 +113,8 @@ public enum FileErrorCode: FailureCode {
   case notFound
   /// The input cannot be read (permission, a directory, a device).
   case unreadable
+  /// A name or a link in a folder leads out of it.
+  case leavesFolder
   /// The output exists and overwriting was not asked for.
   case exists
   /// The output cannot be created.
@@ -124,6 +126,7 @@ public enum FileErrorCode: FailureCode {
   public var category: FailureCategory {
     switch self {
     case .notFound, .unreadable: .noInput
+    case .leavesFolder: .data
     case .exists, .cannotCreate: .cannotCreate
     case .inputOutput: .inputOutput
     }

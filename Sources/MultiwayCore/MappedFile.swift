@@ -92,11 +92,12 @@ public final class AlignedBuffer: @unchecked Sendable {
     try body(&span)
   }
 
-  /// Copies `bytes` to the place `offset`, where they must fit. Only for use before the buffer is shared.
-  public func copy(_ bytes: TensorBytes, to offset: Int) {
-    precondition(offset >= 0 && bytes.byteCount <= byteCount - offset, "the bytes do not fit")
-    unsafe bytes.withUnsafeBaseAddress { source in
-      unsafe (base + offset).copyMemory(from: source, byteCount: bytes.byteCount)
+  /// Copies `source` to `offset`, where it must fit. Only for use before the buffer is shared.
+  public func copy(_ source: RawSpan, at offset: Int) {
+    precondition(offset >= 0 && offset <= byteCount && source.byteCount <= byteCount - offset)
+    unsafe source.withUnsafeBytes { bytes in
+      guard let start = bytes.baseAddress else { return }
+      unsafe (base + offset).copyMemory(from: start, byteCount: bytes.count)
     }
   }
 
@@ -124,9 +125,14 @@ public final class MappedFile: @unchecked Sendable {
   public let identity: FileIdentity
 
   /// Opens and maps `path`. Throws `.notFound`, `.unreadable` or `.inputOutput`.
-  public init(path: String) throws(FileError) {
+  public convenience init(path: String) throws(FileError) {
     let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
     guard descriptor >= 0 else { throw FileError.opening(path, errno: errno) }
+    try self.init(descriptor: descriptor, path: path)
+  }
+
+  /// Maps the file that was opened as `descriptor`, and closes it.
+  init(descriptor: Int32, path: String) throws(FileError) {
     defer { close(descriptor) }
     var status = stat()
     guard unsafe fstat(descriptor, &status) == 0 else { throw FileError.opening(path, errno: errno) }

@@ -4,8 +4,15 @@ public protocol TensorStorage: AnyObject, Sendable {
   var byteCount: Int { get }
   /// The bytes after every check that the container offers (checksum, length, decompression); in place where possible.
   func load() throws(TensorError) -> TensorBytes
+  /// The bytes of `load()` in `range`, which must lie within: without the rest where the storage can do that.
+  func load(in range: Range<Int>) throws(TensorError) -> TensorBytes
   /// Lets the pages go that `load()` touched; they come back when they are read again.
   func discard()
+}
+
+extension TensorStorage {
+  /// Loads everything and takes the part.
+  public func load(in range: Range<Int>) throws(TensorError) -> TensorBytes { try load().extracting(range) }
 }
 
 /// A storage in memory.
@@ -38,8 +45,38 @@ public final class FileRange: TensorStorage {
   public var byteCount: Int { range.count }
   /// The bytes, in place where the file is mapped.
   public func load() throws(TensorError) -> TensorBytes { try file.bytes(in: range) }
+  /// The bytes of a part, in place where the file is mapped.
+  public func load(in part: Range<Int>) throws(TensorError) -> TensorBytes {
+    precondition(part.lowerBound >= 0 && part.upperBound <= range.count)
+    return try file.bytes(in: range.lowerBound + part.lowerBound..<range.lowerBound + part.upperBound)
+  }
   /// Lets the pages go.
   public func discard() { file.discard(range) }
+}
+
+/// A storage that is a part of another one.
+public final class StorageSlice: TensorStorage {
+  private let whole: any TensorStorage
+  private let range: Range<Int>
+
+  /// The bytes of `whole` in `range`, which must lie within.
+  public init(of whole: any TensorStorage, range: Range<Int>) {
+    precondition(range.lowerBound >= 0 && range.upperBound <= whole.byteCount)
+    self.whole = whole
+    self.range = range
+  }
+
+  /// The number of bytes.
+  public var byteCount: Int { range.count }
+  /// The bytes of the part.
+  public func load() throws(TensorError) -> TensorBytes { try whole.load(in: range) }
+  /// The bytes of a part of the part.
+  public func load(in part: Range<Int>) throws(TensorError) -> TensorBytes {
+    precondition(part.lowerBound >= 0 && part.upperBound <= range.count)
+    return try whole.load(in: range.lowerBound + part.lowerBound..<range.lowerBound + part.upperBound)
+  }
+  /// Lets the pages of the whole storage go.
+  public func discard() { whole.discard() }
 }
 
 /// A tensor as a container holds it: a name, a dtype, a shape, and a view of a storage. Nothing is read until it is asked for.
@@ -95,16 +132,16 @@ public struct StoredTensor: Sendable {
   public func contiguousBytes() throws(TensorError) -> TensorBytes {
     let size = byteCount
     if size == 0 { return AlignedBuffer(byteCount: 0).bytes }
-    let stored = try storage.load()
     if isContiguous && !isBigEndian {
       let (start, overflow) = elementOffset.multipliedReportingOverflow(by: dtype.bitWidth)
-      guard !overflow, start >= 0, start % 8 == 0, start / 8 <= stored.byteCount, stored.byteCount - start / 8 >= size
+      guard !overflow, start >= 0, start % 8 == 0, start / 8 <= storage.byteCount,
+        storage.byteCount - start / 8 >= size
       else {
-        throw outside(stored.byteCount)
+        throw outside(storage.byteCount)
       }
-      return stored.extracting(start / 8..<start / 8 + size)
+      return try storage.load(in: start / 8..<start / 8 + size)
     }
-    return try gathered(from: stored)
+    return try gathered(from: try storage.load())
   }
 
   /// Lets the pages of the storage go.

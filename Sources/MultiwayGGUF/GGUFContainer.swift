@@ -33,10 +33,27 @@ public struct GGUFContainer: Sendable {
 
   /// Reads the header and checks everything in it; tensor bytes are not touched.
   public static func read(_ file: any ByteSource) throws(GGUFError) -> GGUFContainer {
-    let bytes = try contents(of: file, in: 0..<file.byteCount)
-    var parser = GGUFParser(bytes.span, path: file.path)
-    return GGUFContainer(file: file, header: try parser.parse())
+    // The header does not say how long it is: where bytes cost memory, they are asked for by and by.
+    var count = file.isInPlace ? file.byteCount : min(firstPrefix, file.byteCount)
+    while true {
+      let bytes = try contents(of: file, in: 0..<count)
+      var parser = GGUFParser(bytes.span, fileSize: file.byteCount, path: file.path)
+      do throws(GGUFError) {
+        return GGUFContainer(file: file, header: try parser.parse())
+      } catch {
+        guard parser.needsMore else { throw error }
+      }
+      guard count < file.headerLimit else {
+        throw GGUFError(
+          .malformed, "the header takes more than \(count) bytes", expected: "at most \(file.headerLimit)",
+          file: file.path)
+      }
+      count = min(count * 2, file.headerLimit)
+    }
   }
+
+  /// How many bytes of a packed file are looked at first.
+  private static let firstPrefix = 1 << 20
 
   /// The metadata value of `key`.
   public subscript(key: String) -> GGUFValue? { keys[key].map { metadata[$0].value } }

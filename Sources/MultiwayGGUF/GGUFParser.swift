@@ -3,14 +3,22 @@ import MultiwayCore
 /// Reads the header of a GGUF file. Every count is compared with the bytes that are left before anything is allocated.
 struct GGUFParser: ~Escapable {
   private var reader: ByteReader
+  private let fileSize: Int
   private let path: String
   private var header = GGUFHeader()
+  /// True after an error where the header goes on behind the bytes that were given: more of them would tell.
+  private(set) var needsMore = false
 
+  /// Reads `bytes`, with which a file of `fileSize` bytes starts.
   @_lifetime(copy bytes)
-  init(_ bytes: RawSpan, path: String) {
+  init(_ bytes: RawSpan, fileSize: Int, path: String) {
     reader = ByteReader(bytes)
+    self.fileSize = fileSize
     self.path = path
   }
+
+  /// How many bytes of the file are left.
+  private var remaining: Int { fileSize - reader.offset }
 
   mutating func parse() throws(GGUFError) -> GGUFHeader {
     try readMagicAndVersion()
@@ -51,18 +59,23 @@ struct GGUFParser: ~Escapable {
   private mutating func read<T: FixedWidthInteger & BitwiseCopyable>(
     _ type: T.Type, _ what: String
   ) throws(GGUFError) -> T {
-    guard let value = reader.read(type) else { throw error(.truncated, "the file ends in \(what)") }
+    guard let value = reader.read(type) else { throw ended(in: what) }
     return value
+  }
+
+  private mutating func ended(in what: String) -> GGUFError {
+    needsMore = reader.bytes.byteCount < fileSize
+    return error(.truncated, "the file ends in \(what)")
   }
 
   /// Reads a count of things that take at least `minimumSize` bytes each.
   private mutating func readCount(_ what: String, minimumSize: Int) throws(GGUFError) -> Int {
     let start = reader.offset
     let raw = try read(UInt64.self, "the number of \(what)")
-    guard let count = Int(exactly: raw), count <= reader.remaining / minimumSize else {
+    guard let count = Int(exactly: raw), count <= remaining / minimumSize else {
       throw error(
-        raw > UInt64(Int.max) ? .malformed : .truncated, "\(raw) \(what) in a file of \(reader.bytes.byteCount) bytes",
-        expected: "at most \(reader.remaining / minimumSize)", at: start)
+        raw > UInt64(Int.max) ? .malformed : .truncated, "\(raw) \(what) in a file of \(fileSize) bytes",
+        expected: "at most \(remaining / minimumSize)", at: start)
     }
     return count
   }
@@ -70,14 +83,15 @@ struct GGUFParser: ~Escapable {
   private mutating func readString(_ what: String, limit: Int? = nil) throws(GGUFError) -> String {
     let start = reader.offset
     let raw = try read(UInt64.self, "the length of \(what)")
-    guard let count = Int(exactly: raw), count <= reader.remaining else {
+    guard let count = Int(exactly: raw), count <= remaining else {
       throw error(
-        .truncated, "\(what) of \(raw) bytes", expected: "at most \(reader.remaining), which are left", at: start)
+        .truncated, "\(what) of \(raw) bytes", expected: "at most \(remaining), which are left", at: start)
     }
     if let limit, count > limit {
       throw error(.badName, "\(what) of \(count) bytes", expected: "at most \(limit)", at: start)
     }
-    guard let bytes = reader.readBytes(count), let text = String(validating: bytes, as: UTF8.self) else {
+    guard let bytes = reader.readBytes(count) else { throw ended(in: what) }
+    guard let text = String(validating: bytes, as: UTF8.self) else {
       throw error(.badName, "\(what) is not UTF-8", at: start)
     }
     return text
@@ -141,7 +155,7 @@ struct GGUFParser: ~Escapable {
     case .bool: return .bool(try numbers(count, UInt8.self).map { $0 != 0 })
     case .string, .array:
       var strings: [String] = []
-      strings.reserveCapacity(count)
+      strings.reserveCapacity(min(count, reader.remaining / 8))
       for _ in 0..<count { strings.append(try readString("a string")) }
       return .string(strings)
     }
@@ -151,7 +165,7 @@ struct GGUFParser: ~Escapable {
     _ count: Int, _ type: T.Type
   ) throws(GGUFError) -> [T] {
     var numbers: [T] = []
-    numbers.reserveCapacity(count)
+    numbers.reserveCapacity(min(count, reader.remaining / MemoryLayout<T>.size))
     for _ in 0..<count { numbers.append(try read(type, "an array")) }
     return numbers
   }
@@ -232,10 +246,10 @@ struct GGUFParser: ~Escapable {
       guard !overflow, let next = GGUFWriter.rounded(last, to: header.alignment) else {
         throw error(.badShape, "the tensors together take more than 2^63 bytes", tensor: tensor.name)
       }
-      guard next <= max(0, reader.bytes.byteCount - dataOffset) else {
+      guard next <= max(0, fileSize - dataOffset) else {
         throw error(
           .truncated,
-          "the tensor (\(tensor.byteCount) bytes and its padding) leaves the file of \(reader.bytes.byteCount)",
+          "the tensor (\(tensor.byteCount) bytes and its padding) leaves the file of \(fileSize)",
           remedy: "the download or copy is incomplete: fetch the file again", tensor: tensor.name, at: dataOffset)
       }
       end = next

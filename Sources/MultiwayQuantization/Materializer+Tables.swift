@@ -15,7 +15,7 @@ extension Materializer {
     var offset = 0
     for part in parts {
       let source = try bytes(of: part)
-      buffer.copy(source, to: offset)
+      buffer.copy(source.span, at: offset)
       offset += source.byteCount
     }
     return buffer.bytes

@@ -68,7 +68,7 @@ struct CorpusCase: Sendable, CustomTestStringConvertible {
   }
 }
 
-private let formats = ["safetensors", "pytorch", "gguf"]
+private let formats = ["safetensors", "pytorch", "gguf", "zstd", "sharded"]
 
 /// The folder of a whole corpus, for those who have one: set MULTIWAY_HOSTILE to run it.
 private let corpusFolder = ProcessInfo.processInfo.environment["MULTIWAY_HOSTILE"]

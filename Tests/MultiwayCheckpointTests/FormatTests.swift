@@ -17,7 +17,6 @@ import Testing
       ([0x1F, 0x8B, 8, 0, 0, 0, 0, 0], .unsupported, "gzip"),
       ([0x37, 0x7A, 0xBC, 0xAF, 0x27, 0x1C, 0, 4], .unsupported, "7z"),
       (Array("Rar!\u{1A}\u{7}\0\0".utf8), .unsupported, "rar"),
-      ([0x28, 0xB5, 0x2F, 0xFD, 0, 0, 0, 0], .unsupported, "zstd"),
       (
         [UInt8](repeating: 0, count: 257) + Array("ustar".utf8),
         .unsupported, "tar"
@@ -50,7 +49,7 @@ import Testing
 
   @Test func missingFile() {
     #expect(throws: FileError.self) { try CheckpointFormats.open(path: folder.file("missing")) }
-    #expect(throws: FileError.self) { try CheckpointFormats.open(path: folder.path) }
+    #expect(errorCode { _ = try CheckpointFormats.open(path: folder.path) } == .noTensors)
   }
 
   @Test func quantizedGGUFIsListed() throws {

@@ -21,7 +21,7 @@ import Testing
     ProcessInfo.processInfo.environment[name].flatMap { Int($0) } ?? fallback
   }
 
-  @Test(arguments: ["safetensors", "pytorch", "gguf"]) func damage(format: String) throws {
+  @Test(arguments: ["safetensors", "pytorch", "gguf", "zstd"]) func damage(format: String) throws {
     let folder = try TemporaryFolder()
     var generator = Generator(state: UInt64(MutationTests.setting("MULTIWAY_SEED", 1)))
     for part in ["golden", "malformed"] {

@@ -25,7 +25,7 @@ import Testing
     #expect(w.shape == [6])
     #expect(try w.floats() == [0, 1, 2, 3, 4, 5])
     #expect(checkpoint.notes == [])
-    #expect(checkpoint.identity == (try MappedFile(path: checkpoint.path)).identity)
+    #expect(checkpoint.identities == [try MappedFile(path: checkpoint.path).identity])
   }
 
   @Test func wrappersInOrder() throws {

@@ -155,7 +155,7 @@ import Testing
     let checkpoint = try CheckpointFormats.open(path: path)
     var progress: [Int] = []
     try SafetensorsWriter.write(
-      checkpoint.stateDict().tensors, to: folder.file("out"), inputs: [checkpoint.identity],
+      checkpoint.stateDict().tensors, to: folder.file("out"), inputs: checkpoint.identities,
       progress: { done, total in progress.append(done * 100 / total) })
     #expect(progress.last == 100)
     let read = try CheckpointFormats.open(path: folder.file("out")).stateDict()
@@ -164,7 +164,7 @@ import Testing
     #expect(try read.tensors[2].floats() == [0, 1, 0, 1])
     #expect(try read.tensors[3].floats() == [0, 3, 1, 4, 2, 5])
     #expect(throws: FileError.self) {
-      try SafetensorsWriter.write([], to: path, overwrite: true, inputs: [checkpoint.identity])
+      try SafetensorsWriter.write([], to: path, overwrite: true, inputs: checkpoint.identities)
     }
   }
 

@@ -31,7 +31,7 @@ import Testing
 
   @Test func noSuchInput() throws {
     try refused(folder.path("none.pth"), 66, "none.pth")
-    try refused(folder.path, 66, "this is a directory")
+    try refused(folder.path, 65, "the folder holds")
   }
 
   @Test func aTextFile() throws {

@@ -9,36 +9,48 @@ public enum GGUFCheckpointReader: CheckpointReader {
   /// True for the magic of GGUF.
   public static func recognizes(_ header: RawSpan) -> Bool { GGUFContainer.recognizes(header) }
 
-  /// Reads the header; block-quantized tensors are listed, but their bytes cannot be asked for yet.
+  /// Reads the header. Block-quantized tensors are F32 tensors that are decoded when they are loaded; those of types that
+  /// are not decoded are listed, and refused when they are loaded.
   public static func read(_ file: any ByteSource) throws(CheckpointError) -> Checkpoint {
     do {
       let container = try GGUFContainer.read(file)
       var tensors: [StoredTensor] = []
-      var quantized: [String] = []
+      var decoded: [String] = []
+      var refused: [String] = []
       for info in container.tensors {
         let shape = Shape(checking: info.dimensions) ?? Shape([])
         if let dtype = info.type.dtype {
           let range = info.byteCount == 0 ? 0..<0 : try container.range(of: info)
           tensors.append(
             StoredTensor(name: info.name, dtype: dtype, shape: shape, storage: FileRange(file: file, range: range)))
+        } else if GGUFBlocks.supported.contains(info.type), shape.byteCount(of: .f32) != nil {
+          decoded.append("\(info.name) (\(info.type.name))")
+          let range = info.byteCount == 0 ? 0..<0 : try container.range(of: info)
+          tensors.append(
+            StoredTensor(
+              name: info.name, dtype: .f32, shape: shape,
+              storage: GGUFBlockStorage(
+                info.type, elementCount: shape.elementCount, blocks: FileRange(file: file, range: range))))
         } else {
-          quantized.append("\(info.name) (\(info.type.name))")
+          refused.append("\(info.name) (\(info.type.name))")
           tensors.append(
             StoredTensor(name: info.name, dtype: .f32, shape: shape, storage: QuantizedStorage(info, path: file.path)))
         }
       }
       return Checkpoint(
         format: formatName, file: file, stateDicts: [StateDict(name: "", tensors: tensors)],
-        metadata: metadata(container), notes: notes(quantized))
+        metadata: metadata(container),
+        notes: notes(decoded, "are given as the F32 numbers that they stand for")
+          + notes(refused, "are listed as F32 but cannot be read"))
     } catch {
       throw CheckpointError(error)
     }
   }
 
-  private static func notes(_ quantized: [String]) -> [String] {
-    if quantized.isEmpty { return [] }
-    let list = quantized.prefix(5).joined(separator: ", ") + (quantized.count > 5 ? ", …" : "")
-    return ["\(quantized.count) block-quantized tensors are listed as F32 but cannot be read yet: \(list)"]
+  private static func notes(_ names: [String], _ what: String) -> [String] {
+    if names.isEmpty { return [] }
+    let list = names.prefix(5).joined(separator: ", ") + (names.count > 5 ? ", …" : "")
+    return ["\(names.count) block-quantized tensors \(what): \(list)"]
   }
 
   private static func metadata(_ container: GGUFContainer) -> JSONObject {
@@ -58,7 +70,7 @@ public enum GGUFCheckpointReader: CheckpointReader {
   }
 }
 
-/// Stands for block-quantized bytes, whose decoding this reader does not know.
+/// Stands for block-quantized bytes of a type that is not decoded.
 private final class QuantizedStorage: TensorStorage {
   let byteCount: Int
   private let error: TensorError
@@ -66,8 +78,10 @@ private final class QuantizedStorage: TensorStorage {
   init(_ info: GGUFTensorInfo, path: String) {
     byteCount = info.byteCount
     error = TensorError(
-      .unsupported, "\(info.type.name) blocks are not supported yet",
-      expected: "a plain element type such as F32 or F16",
+      .unsupported, "\(info.type.name) blocks are not supported",
+      expected: "one of "
+        + GGUFType.allCases.filter { $0.dtype != nil || GGUFBlocks.supported.contains($0) }
+        .map(\.name).joined(separator: ", "),
       remedy: "convert the file to F16 with the tool that made it", file: path, tensor: info.name)
   }
 

@@ -69,10 +69,31 @@ struct PickleObject {
   var hasKeys = false
 }
 
+/// Bytes that a pickle holds: in memory, or left in their place where they are many.
+enum PickleBlob {
+  case bytes([UInt8])
+  case place(SourceSlice)
+
+  var byteCount: Int {
+    switch self {
+    case .bytes(let bytes): bytes.count
+    case .place(let slice): slice.byteCount
+    }
+  }
+
+  /// As a source; `file` gives it a path.
+  func source(of file: any ByteSource) -> any ByteSource {
+    switch self {
+    case .bytes(let bytes): MemorySource(TensorBytes(copying: bytes), of: file)
+    case .place(let slice): slice
+    }
+  }
+}
+
 /// Owns what a pickle describes, within a memory budget.
 struct PickleArena {
   private(set) var strings: [String] = []
-  private(set) var blobs: [[UInt8]] = []
+  private(set) var blobs: [PickleBlob] = []
   private(set) var globals: [PickleGlobal] = []
   var containers: [PickleContainer] = []
   var objects: [PickleObject] = []
@@ -100,7 +121,13 @@ struct PickleArena {
 
   mutating func blob(_ bytes: [UInt8]) throws(CheckpointError) -> Int {
     try charge(48 + bytes.count)
-    blobs.append(bytes)
+    blobs.append(.bytes(bytes))
+    return blobs.count - 1
+  }
+
+  mutating func blob(_ slice: SourceSlice) throws(CheckpointError) -> Int {
+    try charge(144)
+    blobs.append(.place(slice))
     return blobs.count - 1
   }
 
@@ -164,12 +191,17 @@ extension PickleArena {
   }
 
   /// The bytes of a bytes object, or of a Python 2 string.
-  func bytes(_ value: PickleValue) -> [UInt8]? {
+  func blob(_ value: PickleValue) -> PickleBlob? {
     switch value {
     case .bytes(let index): blobs[index]
-    case .string(let index): Array(strings[index].utf8)
+    case .string(let index): .bytes(Array(strings[index].utf8))
     default: nil
     }
+  }
+
+  /// The bytes of a short bytes object.
+  func bytes(_ value: PickleValue) -> [UInt8]? {
+    if case .bytes(let bytes) = blob(value) { bytes } else { nil }
   }
 
   /// The value's type, for messages.

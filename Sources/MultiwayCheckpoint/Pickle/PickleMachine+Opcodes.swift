@@ -43,7 +43,9 @@ extension PickleMachine {
       let count = try number(Int32.self)
       guard count >= 0 else { throw fault(.malformed, "an integer of \(count) bytes") }
       guard count <= 1024 else { throw fault(.overBudget, "an integer of \(count) bytes", expected: "at most 1024") }
-      guard let bytes = reader.readBytes(Int(count)) else { throw fault(.truncated, "the pickle ends in an integer") }
+      guard let bytes = try reader.readBytes(Int(count)) else {
+        throw fault(.truncated, "the pickle ends in an integer")
+      }
       try push(try integer(bytes))
     default: break
     }
@@ -60,8 +62,8 @@ extension PickleMachine {
     case UInt8(ascii: "S"): try push(try python2String(try PickleText.unquoted(try line())))
     case UInt8(ascii: "V"): try push(try arena.string(try PickleText.rawUnicode(try line())))
     case UInt8(ascii: "C"): try push(.bytes(blob: try arena.blob(try bytes(counted: UInt8.self))))
-    case UInt8(ascii: "B"): try push(.bytes(blob: try arena.blob(try bytes(counted: UInt32.self))))
-    case 0x8E, 0x96: try push(.bytes(blob: try arena.blob(try bytes(counted: UInt64.self))))
+    case UInt8(ascii: "B"): try push(try blob(counted: UInt32.self))
+    case 0x8E, 0x96: try push(try blob(counted: UInt64.self))
     default: break
     }
   }

@@ -15,8 +15,8 @@ protocol PickleWorld {
 }
 
 /// Interprets the opcodes of pickle protocols 0 to 5 as data, within budgets.
-struct PickleMachine<World: PickleWorld>: ~Escapable {
-  var reader: ByteReader
+struct PickleMachine<World: PickleWorld> {
+  var reader: PickleReader
   var arena: PickleArena
   var world: World
   var stack: [PickleValue] = []
@@ -26,10 +26,11 @@ struct PickleMachine<World: PickleWorld>: ~Escapable {
 
   private let maximumSteps: Int
   static var maximumStack: Int { 1_000_000 }
+  /// From which size on bytes are left where they are.
+  static var smallestPlace: Int { 4096 }
 
-  @_lifetime(copy bytes)
-  init(_ bytes: RawSpan, at offset: Int = 0, world: World, budget: Int, maximumSteps: Int) {
-    reader = ByteReader(bytes, at: offset)
+  init(_ source: any ByteSource, at offset: Int = 0, world: World, budget: Int, maximumSteps: Int) {
+    reader = PickleReader(source, at: offset)
     arena = PickleArena(budget: budget)
     self.world = world
     self.maximumSteps = maximumSteps
@@ -40,7 +41,7 @@ struct PickleMachine<World: PickleWorld>: ~Escapable {
     while true {
       let offset = reader.offset
       do throws(CheckpointError) {
-        guard let opcode = reader.read(UInt8.self) else {
+        guard let opcode = try reader.read(UInt8.self) else {
           throw fault(.truncated, "the pickle ends without its STOP")
         }
         steps += 1
@@ -113,25 +114,34 @@ struct PickleMachine<World: PickleWorld>: ~Escapable {
   // MARK: Arguments in the stream
 
   mutating func number<T: FixedWidthInteger & BitwiseCopyable>(_ type: T.Type) throws(CheckpointError) -> T {
-    guard let value = reader.read(type) else { throw fault(.truncated, "the pickle ends within an opcode") }
+    guard let value = try reader.read(type) else { throw fault(.truncated, "the pickle ends within an opcode") }
     return value
   }
 
   mutating func bytes<T: FixedWidthInteger & BitwiseCopyable>(counted type: T.Type) throws(CheckpointError) -> [UInt8] {
     let raw = try number(type)
-    guard let count = Int(exactly: raw), let bytes = reader.readBytes(count) else {
-      throw fault(.truncated, "a string of \(raw) bytes", expected: "at most \(reader.remaining), which are left")
-    }
+    guard let count = Int(exactly: raw), let bytes = try reader.readBytes(count) else { throw tooLong("\(raw)") }
     return bytes
   }
 
-  mutating func line() throws(CheckpointError) -> [UInt8] {
-    let start = reader.offset
-    var end = start
-    while end < reader.bytes.byteCount, reader.bytes.byte(at: end) != 0x0A { end += 1 }
-    guard end < reader.bytes.byteCount, let line = reader.readBytes(end - start), reader.skip(1) else {
-      throw fault(.truncated, "a line without its end")
+  /// A bytes object, whose bytes stay where they are if they are many.
+  mutating func blob<T: FixedWidthInteger & BitwiseCopyable>(
+    counted type: T.Type
+  ) throws(CheckpointError) -> PickleValue {
+    let raw = try number(type)
+    guard let count = Int(exactly: raw), count <= reader.remaining else { throw tooLong("\(raw)") }
+    if count >= Self.smallestPlace, let place = reader.skip(count) {
+      return .bytes(blob: try arena.blob(SourceSlice(of: reader.source, range: place)))
     }
+    return .bytes(blob: try arena.blob(try reader.readBytes(count) ?? []))
+  }
+
+  private func tooLong(_ count: String) -> CheckpointError {
+    fault(.truncated, "a string of \(count) bytes", expected: "at most \(reader.remaining), which are left")
+  }
+
+  mutating func line() throws(CheckpointError) -> [UInt8] {
+    guard let line = try reader.readLine() else { throw fault(.truncated, "a line without its end") }
     return line
   }
 

@@ -19,34 +19,39 @@ struct PyTorchArchive {
       throw CheckpointError(.missingRecord, "the archive has no record '\(root)/data.pkl'")
     }
     let bytes = try zip.contents(pickle, limit: PickleLimits.maximumUnpackedSize)
-    let world = TorchWorld(fileSize: file.byteCount, isBigEndian: isBigEndian) { key throws(CheckpointError) in
+    let storages = TorchStorages { key, _ throws(CheckpointError) in
       guard let entry = zip.entry(named: "\(root)/data/\(key)") else {
         throw CheckpointError(.missingRecord, "the archive has no record for the storage '\(key)'")
       }
       return ZipRecordStorage(file: file, entry: entry)
     }
-    var finder = try interpret(bytes, pickle, world: world)
-    let stateDicts = try finder.finder.find(in: finder.root)
-    guard !stateDicts.isEmpty else { throw noTensors(finder.finder.world) }
-    return Checkpoint(
-      format: PyTorchZipReader.formatName, file: file, stateDicts: stateDicts, metadata: finder.finder.metadata,
-      opaqueRecords: finder.finder.world.opaque, notes: notes(isBigEndian: isBigEndian) + finder.finder.notes)
+    let world = TorchWorld(fileSize: file.byteCount, isBigEndian: isBigEndian, storages: storages)
+    let object = try interpret(bytes, pickle, world: world)
+    do throws(CheckpointError) {
+      return try object.checkpoint(
+        format: PyTorchZipReader.formatName, file: file, notes: notes(isBigEndian: isBigEndian))
+    } catch {
+      throw error.code == .noTensors && isScript ? codeWithoutParameters : error
+    }
+  }
+
+  private var isScript: Bool { zip.entry(named: root + "/constants.pkl") != nil }
+
+  private var codeWithoutParameters: CheckpointError {
+    CheckpointError(
+      .noTensors, "this is a TorchScript archive whose weights are constants of its code (torch.jit.freeze does that)",
+      expected: "a TorchScript archive with parameters, or a state dict",
+      remedy: "save the model's state_dict(), or the script before it was frozen")
   }
 
   private func interpret(
     _ bytes: TensorBytes, _ entry: ZipEntry, world: TorchWorld
-  ) throws(CheckpointError) -> (root: PickleValue, finder: StateDictFinder) {
+  ) throws(CheckpointError) -> Pickled {
     do throws(CheckpointError) {
-      var machine = PickleMachine(
-        bytes.span, world: world, budget: PickleLimits.memory(packedSize: entry.compressedSize),
-        maximumSteps: PickleLimits.steps(packedSize: entry.compressedSize))
-      let root = try machine.run()
-      guard machine.reader.remaining == 0 else {
-        throw CheckpointError(
-          .trailingData, "\(machine.reader.remaining) bytes follow the pickle's STOP", byteOffset: machine.reader.offset
-        )
-      }
-      return (root, StateDictFinder(arena: machine.arena, world: machine.world))
+      var stream = PickleStream(MemorySource(bytes, of: file))
+      let pickled = try stream.next(world: world, size: entry.compressedSize)
+      try stream.checkEnd()
+      return pickled
     } catch {
       // Offsets in the pickle become offsets in the file, where the pickle is not compressed.
       let base = entry.isDeflated ? nil : entry.range.lowerBound
@@ -56,12 +61,6 @@ struct PyTorchArchive {
     }
   }
 
-  private func noTensors(_ world: TorchWorld) -> CheckpointError {
-    let records = world.opaque.prefix(10).joined(separator: ", ")
-    return CheckpointError(
-      .noTensors, "there are no tensors in the file" + (records.isEmpty ? "" : "; its pickle describes \(records)"),
-      expected: "a dictionary of tensors", remedy: "save the model's state_dict()")
-  }
 }
 
 // MARK: - The records beside the pickle
@@ -84,11 +83,6 @@ extension PyTorchArchive {
       let root = String(validating: first.name.dropLast(suffix.count), as: UTF8.self)
     {
       return root
-    }
-    if zip.entries.contains(where: { $0.name.suffix(4) == Array(".npy".utf8)[...] }) {
-      throw CheckpointError(
-        .unsupported, "this is a NumPy archive (.npz)", remedy: "export the arrays as safetensors, or save a state_dict"
-      )
     }
     throw CheckpointError(
       .missingRecord, "this zip archive holds no 'data.pkl', so PyTorch did not write it",
@@ -132,7 +126,7 @@ extension PyTorchArchive {
     if unchecked > 0 {
       notes.append("checksums absent: \(unchecked) records have the CRC-32 0, so damage would not be noticed")
     }
-    if zip.entry(named: root + "/constants.pkl") != nil {
+    if isScript {
       notes.append("TorchScript archive: its code was not read, only its parameters")
     }
     return notes

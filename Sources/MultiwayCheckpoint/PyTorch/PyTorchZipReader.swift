@@ -15,9 +15,7 @@ public enum PyTorchZipReader: CheckpointReader {
     do throws(CheckpointError) {
       return try PyTorchArchive(file: file).checkpoint()
     } catch {
-      var error = error
-      error.diagnosis.file = error.diagnosis.file ?? file.path
-      throw error
+      throw error.naming(file)
     }
   }
 }

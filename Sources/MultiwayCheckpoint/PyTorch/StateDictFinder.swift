@@ -4,6 +4,7 @@ import MultiwayCore
 struct StateDictFinder {
   let arena: PickleArena
   let world: TorchWorld
+  private let path: String
   private(set) var notes: [String] = []
   private var stateDicts: [StateDict] = []
   /// Equal strings have equal numbers here, so that a key is hashed once, however often it is used.
@@ -16,6 +17,9 @@ struct StateDictFinder {
   private var namesLeft = PickleLimits.maximumNames
   private var metadataLeft = PickleLimits.maximumMetadata
   private(set) var metadata = JSONObject()
+  /// The tensors that are listed, but cannot be read: the first of them, and all names.
+  private var refusal: CheckpointError?
+  private var refused: [String] = []
 
   /// Keys under which training scripts keep a model's state dict, in order of preference; averaged copies last.
   static let wrappers = [
@@ -33,9 +37,10 @@ struct StateDictFinder {
   /// How deep dictionaries of tensors may nest.
   static let maximumDepth = 64
 
-  init(arena: PickleArena, world: TorchWorld) {
+  init(arena: PickleArena, world: TorchWorld, path: String) {
     self.arena = arena
     self.world = world
+    self.path = path
     containerWalks = [Int](repeating: 0, count: arena.containers.count)
     objectWalks = [Int](repeating: 0, count: arena.objects.count)
     var known: [String: Int] = [:]
@@ -46,8 +51,19 @@ struct StateDictFinder {
     }
   }
 
-  /// Every state dict in `root`, the default one first.
+  /// Every state dict in `root`, the default one first. Tensors that cannot be read are listed, unless there are no others.
   mutating func find(in root: PickleValue) throws(CheckpointError) -> [StateDict] {
+    let found = try search(root)
+    if let refusal {
+      let count = found.reduce(0) { $0 + $1.tensors.count }
+      guard refused.count < count else { throw refusal }
+      let list = refused.prefix(5).joined(separator: ", ") + (refused.count > 5 ? ", …" : "")
+      notes.append("\(refused.count) of \(count) tensors are listed but cannot be read: \(list)")
+    }
+    return found
+  }
+
+  private mutating func search(_ root: PickleValue) throws(CheckpointError) -> [StateDict] {
     guard let members = members(root) else {
       try addBare(root, members: [("tensor", root)])
       return stateDicts
@@ -219,14 +235,17 @@ extension StateDictFinder {
     var tensors: [StoredTensor] = []
     var names: Set<[UInt8]> = []
     walk += 1
-    if let root { _ = meet(root) }
+    if let root {
+      _ = meet(root)
+      if let key = duplicate(in: root) { throw duplicateName(key) }
+    }
     var pending = members.reversed().map { (name: $0.name, value: $0.value, depth: 0) }
     var isTooDeep = false
     while let next = pending.popLast() {
       if case .tensor(let index) = next.value {
         try chargeName(next.name)
         guard names.insert(Array(next.name.utf8)).inserted else {
-          throw CheckpointError(.duplicateName, "two tensors have this name", tensor: next.name)
+          throw duplicateName(next.name)
         }
         tensors.append(try tensor(index, named: next.name))
       } else if meet(next.value) == .first {
@@ -235,6 +254,7 @@ extension StateDictFinder {
           continue
         }
         let prefix = next.name.isEmpty ? "" : next.name + "."
+        if let key = duplicate(in: next.value) { throw duplicateName(prefix + key) }
         for member in (self.members(next.value) ?? []).reversed() {
           let name = prefix + member.name
           try chargeName(name)
@@ -246,6 +266,23 @@ extension StateDictFinder {
     return tensors
   }
 
+  private func duplicateName(_ name: String) -> CheckpointError {
+    CheckpointError(
+      .duplicateName, "two tensors have this name",
+      remedy: "no tool can tell which is meant: save the state dict again from the model", tensor: name)
+  }
+
+  /// A key under which a dict holds two tensors. In Python the second would replace the first without a word.
+  private func duplicate(in value: PickleValue) -> String? {
+    guard let items = arena.items(value, .dict) else { return nil }
+    var seen: Set<Int> = []
+    for position in stride(from: 0, to: items.count - 1, by: 2) {
+      guard case .string(let text) = items[position], case .tensor = items[position + 1] else { continue }
+      if !seen.insert(textIDs[text]).inserted { return arena.strings[text] }
+    }
+    return nil
+  }
+
   private mutating func chargeName(_ name: String) throws(CheckpointError) {
     namesLeft -= name.utf8.count
     guard namesLeft >= 0 else {
@@ -255,14 +292,20 @@ extension StateDictFinder {
     }
   }
 
-  private func tensor(_ index: Int, named name: String) throws(CheckpointError) -> StoredTensor {
+  private mutating func tensor(_ index: Int, named name: String) throws(CheckpointError) -> StoredTensor {
     switch world.tensors[index] {
     case .stored(var tensor):
       tensor.name = name
       return tensor
-    case .unsupported(let reason):
-      throw CheckpointError(
-        .unsupported, "this is \(reason)", remedy: "save the model again with ordinary dense tensors", tensor: name)
+    case .unsupported(let tensor):
+      let error = CheckpointError(
+        .unsupported, "this is \(tensor.reason), which is not supported", remedy: tensor.remedy, file: path,
+        tensor: name)
+      guard let type = tensor.type else { throw error }
+      refusal = refusal ?? error
+      refused.append("\(name) (\(tensor.reason))")
+      return StoredTensor(
+        name: name, dtype: type.dtype, shape: type.shape, storage: RefusedStorage(type.shape, type.dtype, error))
     case .unfilledArray:
       throw CheckpointError(.malformed, "a NumPy array without its contents", tensor: name)
     }
@@ -318,6 +361,21 @@ extension StateDictFinder {
       return .object(object)
     }
   }
+}
+
+/// Stands for the bytes of a tensor that cannot be read.
+private final class RefusedStorage: TensorStorage {
+  let byteCount: Int
+  private let error: TensorError
+
+  init(_ shape: Shape, _ dtype: DType, _ error: CheckpointError) {
+    byteCount = shape.byteCount(of: dtype) ?? 0
+    self.error = TensorError(.unsupported, error.diagnosis)
+  }
+
+  func load() throws(TensorError) -> TensorBytes { throw error }
+  func load(in range: Range<Int>) throws(TensorError) -> TensorBytes { throw error }
+  func discard() {}
 }
 
 /// Sizes for people.

@@ -8,6 +8,8 @@ enum TorchTypes {
     var dtype: DType?
     /// True for the integers of quantized tensors, which mean nothing without their scales.
     var isQuantized = false
+    /// False where several integers share a byte, or are wider than fp32 holds exactly.
+    var isWhole = true
 
     /// The size of the unit in which the storage is counted.
     var unitSize: Int { dtype?.byteWidth ?? 1 }
@@ -22,14 +24,25 @@ enum TorchTypes {
     }
   }
 
+  /// The names of the storage classes, for messages.
+  static var storageNames: [String] { typedStorages.keys.sorted() }
+
+  /// The names of the dtypes of PyTorch, for messages.
+  static var dtypeNames: [String] { dtypes.keys.sorted() }
+
+  /// The codes of NumPy's dtypes, for messages.
+  static var numpyNames: [String] { numpyDTypes.keys.sorted() }
+
   private static let typedStorages: [String: StorageType] = [
     "FloatStorage": .init(dtype: .f32), "DoubleStorage": .init(dtype: .f64), "HalfStorage": .init(dtype: .f16),
     "BFloat16Storage": .init(dtype: .bf16), "LongStorage": .init(dtype: .i64), "IntStorage": .init(dtype: .i32),
     "ShortStorage": .init(dtype: .i16), "CharStorage": .init(dtype: .i8), "ByteStorage": .init(dtype: .u8),
     "BoolStorage": .init(dtype: .bool), "ComplexFloatStorage": .init(dtype: .c64),
     "ComplexDoubleStorage": .init(dtype: .c128), "QInt8Storage": .init(dtype: .i8, isQuantized: true),
-    "QUInt8Storage": .init(dtype: .u8, isQuantized: true), "QInt32Storage": .init(dtype: .i32, isQuantized: true),
-    "QUInt4x2Storage": .init(dtype: .u8, isQuantized: true), "QUInt2x4Storage": .init(dtype: .u8, isQuantized: true),
+    "QUInt8Storage": .init(dtype: .u8, isQuantized: true),
+    "QInt32Storage": .init(dtype: .i32, isQuantized: true, isWhole: false),
+    "QUInt4x2Storage": .init(dtype: .u8, isQuantized: true, isWhole: false),
+    "QUInt2x4Storage": .init(dtype: .u8, isQuantized: true, isWhole: false),
     "UntypedStorage": .init(dtype: nil),
   ]
 

@@ -11,6 +11,8 @@ extension TorchWorld {
       if let tensor = try rebuild(global.name, items, in: &arena) { return tensor }
     case "torch._tensor" where global.name == "_rebuild_from_type_v2":
       return try rebuildFromType(items, in: &arena)
+    case "torch.storage" where global.name == "_load_from_bytes" && source.readNested != nil:
+      return try nestedStorage(items, in: &arena)
     case "torch", "torch.nn.parameter", "torch.serialization", "torch.jit._pickle":
       if let value = torchValue(global, items) { return value }
     case "collections", "builtins", "_codecs", "copyreg":
@@ -22,6 +24,16 @@ extension TorchWorld {
     try PicklePolicy.checkCall(global, isConstructor: isConstructor)
     if global.fullName != "numpy.dtype" { record(opaque: global.fullName) }
     return try arena.object(PickleObject(callable: callable, arguments: arguments))
+  }
+
+  /// The storage in bytes that are a file of the format before 1.6 themselves, as `pickle.dump` writes tensors.
+  private mutating func nestedStorage(
+    _ items: [PickleValue], in arena: inout PickleArena
+  ) throws(CheckpointError) -> PickleValue {
+    guard let first = items.first, items.count == 1, let blob = arena.blob(first), let read = source.readNested else {
+      throw CheckpointError(.malformed, "a storage of what is not bytes")
+    }
+    return .storage(try add(try read(blob), in: &arena))
   }
 
   /// Calls of `torch` that are their own argument.
@@ -49,8 +61,8 @@ extension TorchWorld {
       return try arena.container(kind, items.first.flatMap { arena.items($0, [.tuple, .list, .set]) } ?? [])
     case "builtins.bytes", "builtins.bytearray":
       if let first = items.first, case .int = first { return nil }
-      return .bytes(blob: try arena.blob(items.isEmpty ? [] : try latin1(items, in: arena)))
-    case "_codecs.encode": return .bytes(blob: try arena.blob(try latin1(items, in: arena)))
+      return items.isEmpty ? .bytes(blob: try arena.blob([])) : try latin1(items, in: &arena)
+    case "_codecs.encode": return try latin1(items, in: &arena)
     case "copyreg._reconstructor":
       guard items.count == 3, case .global(let index) = items[0] else {
         throw CheckpointError(.malformed, "pickle: copyreg._reconstructor without a class")
@@ -78,9 +90,11 @@ extension TorchWorld {
   }
 
   /// Bytes as protocol 2 spells them: a string of characters below 256, and the name of the encoding.
-  private func latin1(_ items: [PickleValue], in arena: PickleArena) throws(CheckpointError) -> [UInt8] {
+  private func latin1(
+    _ items: [PickleValue], in arena: inout PickleArena
+  ) throws(CheckpointError) -> PickleValue {
     guard let first = items.first else { throw CheckpointError(.malformed, "pickle: bytes of nothing") }
-    if case .bytes(let index) = first { return arena.blobs[index] }
+    if case .bytes = first { return first }
     let encoding = items.count > 1 ? arena.text(items[1]) : nil
     guard let text = arena.text(first), encoding == "latin1" || encoding == "latin-1" else {
       throw CheckpointError(.malformed, "pickle: bytes of \(arena.kind(first)) in an unknown encoding")
@@ -92,7 +106,7 @@ extension TorchWorld {
       }
       bytes.append(byte)
     }
-    return bytes
+    return .bytes(blob: try arena.blob(bytes))
   }
 }
 
@@ -154,19 +168,22 @@ extension TorchWorld {
   func numpyArray(
     _ dimensions: [Int], dtype: PickleValue, isFortran: Bool, bytes: PickleValue, in arena: PickleArena
   ) -> TorchTensor {
-    guard let (dtype, isBig) = numpyDType(dtype, in: arena), let bytes = arena.bytes(bytes) else {
-      return .unsupported("a NumPy array of objects or of a structured type")
+    guard let (dtype, isBig) = numpyDType(dtype, in: arena), let blob = arena.blob(bytes) else {
+      return .unsupported(
+        UnreadableTensor(
+          reason: "a NumPy array of objects or of a structured type",
+          remedy: "store plain arrays of one of " + TorchTypes.numpyNames.joined(separator: ", ")))
     }
-    guard let shape = Shape(checking: dimensions), shape.byteCount(of: dtype) == bytes.count else {
-      return .unsupported("a NumPy array whose bytes do not fill its shape")
+    guard let shape = Shape(checking: dimensions), shape.byteCount(of: dtype) == blob.byteCount else {
+      return .unsupported(
+        UnreadableTensor(
+          reason: "a NumPy array whose bytes do not fill its shape", remedy: "the file is damaged: fetch it again"))
     }
-    var strides = shape.contiguousStrides
-    if isFortran, let reversed = Shape(checking: dimensions.reversed()) {
-      strides = reversed.contiguousStrides.reversed()
-    }
-    return .stored(
-      StoredTensor(
-        name: "", dtype: dtype, shape: shape, strides: strides, storage: MemoryStorage(TensorBytes(copying: bytes)),
-        isBigEndian: isBig && dtype.bitWidth > 8))
+    let storage: any TensorStorage =
+      switch blob {
+      case .bytes(let bytes): MemoryStorage(TensorBytes(copying: bytes))
+      case .place(let slice): FileRange(file: slice, range: 0..<slice.byteCount)
+      }
+    return .stored(NumPyArray.tensor(dtype, shape, isFortran: isFortran, isBigEndian: isBig, storage: storage))
   }
 }

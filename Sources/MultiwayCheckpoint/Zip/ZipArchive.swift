@@ -27,9 +27,7 @@ struct ZipArchive {
   private let index: [[UInt8]: Int]
 
   init(file: any ByteSource) throws(CheckpointError) {
-    let bytes = try file.contents(in: 0..<file.byteCount)
-    var parser = ZipParser(bytes.span, path: file.path)
-    let entries = try parser.parse()
+    let entries = try ZipParser(file).parse()
     // The local headers lie between the weights: their pages need not stay.
     file.discard(0..<file.byteCount)
     var index: [[UInt8]: Int] = [:]
@@ -48,9 +46,9 @@ struct ZipArchive {
   /// The record of exactly that name.
   func entry(named name: String) -> ZipEntry? { index[Array(name.utf8)].map { entries[$0] } }
 
-  /// The bytes of a record, after its checksum was compared; `limit` bounds what is decompressed.
+  /// The bytes of a record, after its checksum was compared; `limit` bounds what is unpacked, of the record or of the file.
   func contents(_ entry: ZipEntry, limit: Int) throws(CheckpointError) -> TensorBytes {
-    guard !entry.isDeflated || entry.size <= limit else {
+    guard (!entry.isDeflated && file.isInPlace) || entry.size <= limit else {
       throw CheckpointError(
         .overBudget, "the record '\(entry.displayName)' unpacks to \(entry.size) bytes", expected: "at most \(limit)",
         file: file.path, byteOffset: entry.localOffset)

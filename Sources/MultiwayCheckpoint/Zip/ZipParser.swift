@@ -1,9 +1,9 @@
 import MultiwayCore
 
-/// Reads the directory of a zip archive from its end, then compares every local header with it.
-struct ZipParser: ~Escapable {
-  private let bytes: RawSpan
-  private let path: String
+/// Reads the directory of a zip archive from its end, then compares every local header with it. It asks the file for these parts
+/// and for nothing between them.
+struct ZipParser {
+  private let file: any ByteSource
 
   private static let endSize = 22
   private static let end64Size = 56
@@ -11,16 +11,13 @@ struct ZipParser: ~Escapable {
   private static let centralSize = 46
   private static let localSize = 30
   private static let extra64: UInt16 = 1
+  private static let longestComment = 0xFFFF
   /// Bit 3: the sizes follow the payload. Bit 11: the name is UTF-8. Bits 1 and 2: how hard deflate tried.
   private static let allowedFlags: UInt16 = 0x080E
 
-  @_lifetime(copy bytes)
-  init(_ bytes: RawSpan, path: String) {
-    self.bytes = bytes
-    self.path = path
-  }
+  init(_ file: any ByteSource) { self.file = file }
 
-  mutating func parse() throws(CheckpointError) -> [ZipEntry] {
+  func parse() throws(CheckpointError) -> [ZipEntry] {
     let directory = try findDirectory()
     var entries = try readDirectory(directory)
     for position in entries.indices { try place(&entries[position], before: directory.offset) }
@@ -31,21 +28,41 @@ struct ZipParser: ~Escapable {
   private func error(
     _ code: CheckpointErrorCode, _ found: String, expected: String? = nil, remedy: String? = nil, at offset: Int
   ) -> CheckpointError {
-    CheckpointError(code, found, expected: expected, remedy: remedy, file: path, byteOffset: offset)
+    CheckpointError(code, found, expected: expected, remedy: remedy, file: file.path, byteOffset: offset)
   }
 
-  private func number<T: FixedWidthInteger & BitwiseCopyable>(
-    _ type: T.Type, _ offset: Int
-  ) throws(CheckpointError) -> Int {
-    guard let raw = bytes.load(type, at: offset) else {
-      throw error(.truncated, "the zip archive ends too early", at: offset)
+  /// A part of the file, which must lie within; what reaches over the file's ends is left out.
+  private func part(_ start: Int, _ end: Int) throws(CheckpointError) -> ZipPart {
+    let start = min(max(0, start), file.byteCount)
+    let range = start..<min(max(start, end), file.byteCount)
+    return ZipPart(bytes: try file.contents(in: range), start: start, path: file.path)
+  }
+}
+
+/// A part of a zip archive. Offsets are those in the file.
+private struct ZipPart {
+  let bytes: TensorBytes
+  let start: Int
+  let path: String
+
+  var end: Int { start + bytes.byteCount }
+
+  func number<T: FixedWidthInteger & BitwiseCopyable>(_ type: T.Type, _ offset: Int) throws(CheckpointError) -> Int {
+    guard let raw = bytes.span.load(type, at: offset - start) else {
+      throw CheckpointError(.truncated, "the zip archive ends too early", file: path, byteOffset: offset)
     }
-    guard let value = Int(exactly: raw) else { throw error(.malformed, "a size of \(raw) bytes", at: offset) }
+    guard let value = Int(exactly: raw) else {
+      throw CheckpointError(.malformed, "a size of \(raw) bytes", file: path, byteOffset: offset)
+    }
     return value
   }
 
-  private func hasSignature(_ third: UInt8, _ fourth: UInt8, at offset: Int) -> Bool {
-    bytes.starts(with: [0x50, 0x4B, third, fourth], at: offset)
+  func hasSignature(_ third: UInt8, _ fourth: UInt8, at offset: Int) -> Bool {
+    bytes.span.starts(with: [0x50, 0x4B, third, fourth], at: offset - start)
+  }
+
+  func array(in range: Range<Int>) -> [UInt8] {
+    bytes.span.array(in: range.lowerBound - start..<range.upperBound - start)
   }
 }
 
@@ -60,19 +77,21 @@ extension ZipParser {
   }
 
   private func findDirectory() throws(CheckpointError) -> Directory {
-    let end = try findEnd()
-    guard try number(UInt16.self, end + 4) == 0, try number(UInt16.self, end + 6) == 0 else {
+    let tail = try part(
+      file.byteCount - ZipParser.longestComment - ZipParser.endSize - ZipParser.locatorSize, file.byteCount)
+    let end = try findEnd(tail)
+    guard try tail.number(UInt16.self, end + 4) == 0, try tail.number(UInt16.self, end + 6) == 0 else {
       throw error(.unsupported, "a zip archive split over several disks", at: end)
     }
     var directory = Directory(
-      offset: try number(UInt32.self, end + 16), size: try number(UInt32.self, end + 12),
-      count: try number(UInt16.self, end + 10))
-    guard try number(UInt16.self, end + 8) == directory.count else {
+      offset: try tail.number(UInt32.self, end + 16), size: try tail.number(UInt32.self, end + 12),
+      count: try tail.number(UInt16.self, end + 10))
+    guard try tail.number(UInt16.self, end + 8) == directory.count else {
       throw error(.malformed, "the zip archive's two record counts differ", at: end)
     }
     var directoryEnd = end
-    if hasSignature(6, 7, at: end - ZipParser.locatorSize) {
-      directoryEnd = try number(UInt64.self, end - ZipParser.locatorSize + 8)
+    if tail.hasSignature(6, 7, at: end - ZipParser.locatorSize) {
+      directoryEnd = try tail.number(UInt64.self, end - ZipParser.locatorSize + 8)
       directory = try widened(directory, endRecord: directoryEnd, locator: end - ZipParser.locatorSize)
     }
     let (sum, overflow) = directory.offset.addingReportingOverflow(directory.size)
@@ -85,14 +104,14 @@ extension ZipParser {
   }
 
   /// The end record; a comment may follow it, nothing else.
-  private func findEnd() throws(CheckpointError) -> Int {
-    var offset = bytes.byteCount - ZipParser.endSize
-    let lowest = max(0, offset - 0xFFFF)
+  private func findEnd(_ tail: ZipPart) throws(CheckpointError) -> Int {
+    var offset = tail.end - ZipParser.endSize
+    let lowest = max(0, offset - ZipParser.longestComment)
     var candidate: Int?
     while offset >= lowest {
-      if hasSignature(5, 6, at: offset) {
-        let comment = try number(UInt16.self, offset + 20)
-        if offset + ZipParser.endSize + comment == bytes.byteCount { return offset }
+      if tail.hasSignature(5, 6, at: offset) {
+        let comment = try tail.number(UInt16.self, offset + 20)
+        if offset + ZipParser.endSize + comment == tail.end { return offset }
         candidate = candidate ?? offset
       }
       offset -= 1
@@ -105,23 +124,24 @@ extension ZipParser {
     throw error(
       .truncated, "the zip archive has no central directory",
       remedy: "the download or copy is incomplete: fetch it again",
-      at: bytes.byteCount)
+      at: file.byteCount)
   }
 
   /// The directory as the ZIP64 end record describes it, which must agree with the classic one.
   private func widened(
     _ classic: Directory, endRecord: Int, locator: Int
   ) throws(CheckpointError) -> Directory {
-    guard endRecord <= locator - ZipParser.end64Size, hasSignature(6, 6, at: endRecord) else {
+    let record = try part(endRecord, endRecord <= locator - ZipParser.end64Size ? endRecord + ZipParser.end64Size : 0)
+    guard record.hasSignature(6, 6, at: endRecord) else {
       throw error(.malformed, "the ZIP64 end record is not at \(endRecord)", at: locator)
     }
-    let size = try number(UInt64.self, endRecord + 4)
-    guard size == locator - endRecord - 12, try number(UInt32.self, endRecord + 16) == 0 else {
+    let size = try record.number(UInt64.self, endRecord + 4)
+    guard size == locator - endRecord - 12, try record.number(UInt32.self, endRecord + 16) == 0 else {
       throw error(.malformed, "the ZIP64 end record has the wrong size", at: endRecord)
     }
     let wide = Directory(
-      offset: try number(UInt64.self, endRecord + 48), size: try number(UInt64.self, endRecord + 40),
-      count: try number(UInt64.self, endRecord + 32))
+      offset: try record.number(UInt64.self, endRecord + 48), size: try record.number(UInt64.self, endRecord + 40),
+      count: try record.number(UInt64.self, endRecord + 32))
     let narrow = Int(UInt32.max)
     guard wide.count == classic.count || classic.count == 0xFFFF,
       wide.size == classic.size || classic.size == narrow,
@@ -139,36 +159,42 @@ extension ZipParser {
       throw error(
         .malformed, "\(directory.count) records in a directory of \(directory.size) bytes", at: directory.offset)
     }
+    guard directory.size <= file.headerLimit else {
+      throw error(
+        .overBudget, "a directory of \(directory.size) bytes", expected: "at most \(file.headerLimit)",
+        at: directory.offset)
+    }
+    let part = try part(directory.offset, directory.offset + directory.size)
     var entries: [ZipEntry] = []
     entries.reserveCapacity(directory.count)
     var offset = directory.offset
     let end = directory.offset + directory.size
-    for _ in 0..<directory.count { entries.append(try readEntry(&offset, end: end)) }
+    for _ in 0..<directory.count { entries.append(try readEntry(part, &offset, end: end)) }
     guard offset == end else {
       throw error(.malformed, "the central directory holds more than its \(directory.count) records", at: offset)
     }
     return entries
   }
 
-  private func readEntry(_ offset: inout Int, end: Int) throws(CheckpointError) -> ZipEntry {
+  private func readEntry(_ part: ZipPart, _ offset: inout Int, end: Int) throws(CheckpointError) -> ZipEntry {
     let start = offset
-    guard hasSignature(1, 2, at: start), end - start >= ZipParser.centralSize else {
+    guard part.hasSignature(1, 2, at: start), end - start >= ZipParser.centralSize else {
       throw error(.malformed, "a central directory record should start here", at: start)
     }
-    let nameSize = try number(UInt16.self, start + 28)
-    let extraSize = try number(UInt16.self, start + 30)
-    let commentSize = try number(UInt16.self, start + 32)
+    let nameSize = try part.number(UInt16.self, start + 28)
+    let extraSize = try part.number(UInt16.self, start + 30)
+    let commentSize = try part.number(UInt16.self, start + 32)
     let nameStart = start + ZipParser.centralSize
     offset = nameStart + nameSize + extraSize + commentSize
     guard offset <= end else { throw error(.truncated, "a record leaves the central directory", at: start) }
     var entry = ZipEntry(
-      name: bytes.array(in: nameStart..<nameStart + nameSize), isDeflated: false,
-      flags: UInt16(truncatingIfNeeded: try number(UInt16.self, start + 8)),
-      crc: UInt32(truncatingIfNeeded: try number(UInt32.self, start + 16)),
-      compressedSize: try number(UInt32.self, start + 20), size: try number(UInt32.self, start + 24),
-      localOffset: try number(UInt32.self, start + 42))
-    try widen(&entry, extra: nameStart + nameSize..<nameStart + nameSize + extraSize)
-    try checkMethod(&entry, method: try number(UInt16.self, start + 10), at: start)
+      name: part.array(in: nameStart..<nameStart + nameSize), isDeflated: false,
+      flags: UInt16(truncatingIfNeeded: try part.number(UInt16.self, start + 8)),
+      crc: UInt32(truncatingIfNeeded: try part.number(UInt32.self, start + 16)),
+      compressedSize: try part.number(UInt32.self, start + 20), size: try part.number(UInt32.self, start + 24),
+      localOffset: try part.number(UInt32.self, start + 42))
+    try widen(&entry, part, extra: nameStart + nameSize..<nameStart + nameSize + extraSize)
+    try checkMethod(&entry, method: try part.number(UInt16.self, start + 10), at: start)
     return entry
   }
 
@@ -199,19 +225,19 @@ extension ZipParser {
   }
 
   /// Replaces saturated 32-bit fields by those of the ZIP64 extra field.
-  private func widen(_ entry: inout ZipEntry, extra: Range<Int>) throws(CheckpointError) {
+  private func widen(_ entry: inout ZipEntry, _ part: ZipPart, extra: Range<Int>) throws(CheckpointError) {
     let narrow = Int(UInt32.max)
     guard entry.size == narrow || entry.compressedSize == narrow || entry.localOffset == narrow else { return }
     var offset = extra.lowerBound
     while extra.upperBound - offset >= 4 {
-      let id = try number(UInt16.self, offset)
-      let next = offset + 4 + (try number(UInt16.self, offset + 2))
+      let id = try part.number(UInt16.self, offset)
+      let next = offset + 4 + (try part.number(UInt16.self, offset + 2))
       guard next <= extra.upperBound else { break }
       if id == ZipParser.extra64 {
         var position = offset + 4
-        try widen(&entry.size, at: &position, end: next)
-        try widen(&entry.compressedSize, at: &position, end: next)
-        try widen(&entry.localOffset, at: &position, end: next)
+        try widen(&entry.size, part, at: &position, end: next)
+        try widen(&entry.compressedSize, part, at: &position, end: next)
+        try widen(&entry.localOffset, part, at: &position, end: next)
         return
       }
       offset = next
@@ -221,10 +247,10 @@ extension ZipParser {
       at: extra.lowerBound)
   }
 
-  private func widen(_ field: inout Int, at position: inout Int, end: Int) throws(CheckpointError) {
+  private func widen(_ field: inout Int, _ part: ZipPart, at position: inout Int, end: Int) throws(CheckpointError) {
     guard field == Int(UInt32.max) else { return }
     guard end - position >= 8 else { throw error(.malformed, "a ZIP64 extra field that is too short", at: position) }
-    field = try number(UInt64.self, position)
+    field = try part.number(UInt64.self, position)
     position += 8
   }
 }
@@ -235,13 +261,17 @@ extension ZipParser {
   /// Finds the payload, which must end before the central directory, and checks that the local header agrees.
   private func place(_ entry: inout ZipEntry, before limit: Int) throws(CheckpointError) {
     let start = entry.localOffset
-    guard start <= limit - ZipParser.localSize, hasSignature(3, 4, at: start) else {
+    let header = try part(
+      start, start <= limit - ZipParser.localSize ? start + ZipParser.localSize + entry.name.count : 0)
+    guard header.hasSignature(3, 4, at: start) else {
       throw error(.malformed, "the record '\(entry.displayName)' has no local header", at: start)
     }
-    let nameSize = try number(UInt16.self, start + 26)
+    let nameSize = try header.number(UInt16.self, start + 26)
     let nameStart = start + ZipParser.localSize
-    let payload = nameStart + nameSize + (try number(UInt16.self, start + 28))
-    guard payload <= limit, nameSize == entry.name.count, bytes.starts(with: entry.name, at: nameStart) else {
+    let payload = nameStart + nameSize + (try header.number(UInt16.self, start + 28))
+    guard payload <= limit, nameSize == entry.name.count,
+      header.bytes.span.starts(with: entry.name, at: ZipParser.localSize)
+    else {
       throw error(
         .malformed, "the record '\(entry.displayName)' has another name in its local header", expected: "the same",
         at: start)
@@ -251,19 +281,19 @@ extension ZipParser {
         .truncated, "the record '\(entry.displayName)' of \(entry.compressedSize) bytes",
         expected: "at most \(limit - payload), which are left", at: start)
     }
-    try checkLocal(entry, at: start)
+    try checkLocal(entry, header, at: start)
     entry.range = payload..<payload + entry.compressedSize
   }
 
-  private func checkLocal(_ entry: ZipEntry, at start: Int) throws(CheckpointError) {
+  private func checkLocal(_ entry: ZipEntry, _ header: ZipPart, at start: Int) throws(CheckpointError) {
     let isLater = entry.flags & 8 != 0
-    let crc = try number(UInt32.self, start + 14)
+    let crc = try header.number(UInt32.self, start + 14)
     func agrees(_ offset: Int, _ value: Int) throws(CheckpointError) -> Bool {
-      let local = try number(UInt32.self, start + offset)
+      let local = try header.number(UInt32.self, start + offset)
       return local == value || local == Int(UInt32.max) || (isLater && local == 0)
     }
-    guard try number(UInt16.self, start + 6) == Int(entry.flags),
-      try number(UInt16.self, start + 8) == (entry.isDeflated ? 8 : 0),
+    guard try header.number(UInt16.self, start + 6) == Int(entry.flags),
+      try header.number(UInt16.self, start + 8) == (entry.isDeflated ? 8 : 0),
       try agrees(18, entry.compressedSize), try agrees(22, entry.size),
       crc == Int(entry.crc) || (isLater && crc == 0)
     else {

@@ -94,7 +94,8 @@ struct MaskedImageHead: VisionHead {
   }
 }
 
-/// No head: the encoder's tokens, the class token first. A pooling norm or layer that the file brings is kept and not reached.
+/// No head: the encoder's tokens, the class token first. Where the file brings what pools them, there is a second output: the normed
+/// mean over the patches (BEiT), or the class token through a layer and tanh (ViT in transformers).
 struct VisionFeaturesHead: VisionHead {
   let task = "features"
   let title = "features"
@@ -116,6 +117,15 @@ struct VisionFeaturesHead: VisionHead {
   func build(_ builder: inout VisionGraphBuilder) throws(GraphError) {
     let image = try builder.embedImage()
     let encoded = try builder.encode(image).last ?? image
-    builder.output("features", try builder.finalNorm(encoded))
+    let tokens = try builder.finalNorm(encoded)
+    builder.output("features", tokens)
+    if builder.configuration.hasPooledNorm {
+      let mean = try builder.graph.add(.meanTokens(first: 1), tokens, name: "mean", modality: .shared)
+      builder.output("pooled", try builder.norm(mean, "fc_norm", .headNorm, .shared, as: "pooled"))
+    } else if builder.parameters["pooler.weight"] != nil {
+      let token = try builder.graph.add(.selectToken(0), tokens, name: "class", modality: .shared)
+      let dense = try builder.linear(token, "pooler", .headHidden, .shared, as: "pooler")
+      builder.output("pooled", try builder.graph.add(.tanh, dense, name: "pooled", modality: .shared))
+    }
   }
 }

@@ -13,7 +13,7 @@ struct Inspect: ParsableCommand {
     abstract: "Says what a file holds, without reading its weights.",
     discussion: "For a pickle it also lists what the file wanted to call; nothing of it is ever called.")
 
-  @Argument(help: "A checkpoint or an artifact.") var file: String
+  @Argument(help: "A checkpoint or an artifact: a file, an index of shards, or a model's folder.") var file: String
   @Flag(help: "List every tensor.") var tensors = false
   @Flag(help: "Print the graph of the model.") var graph = false
   @Flag(help: "Print one JSON object instead of text.") var json = false
@@ -65,7 +65,7 @@ private struct Inspection {
 
   var rows: [[String]] {
     var rows = [
-      ["file", file.path], ["format", "\(format), \(Text.bytes(file.byteCount))"],
+      ["file", file.path], ["format", "\(file.format), \(Text.bytes(file.byteCount))"],
       ["tensors", "\(tensors.count), \(Text.count(elementCount)) elements: \(dtypes)"],
     ]
     if let model {
@@ -118,7 +118,7 @@ private struct Inspection {
 
   func json(listsTensors: Bool) -> JSONValue {
     var object: JSONObject = [
-      "file": .string(file.path), "format": .string(format), "bytes": .integer(file.byteCount),
+      "file": .string(file.path), "format": .string(file.format), "bytes": .integer(file.byteCount),
       "tensor_count": .integer(tensors.count), "element_count": .integer(elementCount),
     ]
     if let model {
@@ -163,13 +163,6 @@ private struct Inspection {
     var object = JSONObject()
     for (name, value) in pairs { object[name] = .string(value) }
     return object
-  }
-
-  private var format: String {
-    switch file {
-    case .artifact: "multiway artifact (GGUF)"
-    case .checkpoint(let checkpoint): checkpoint.format
-    }
   }
 
   private var elementCount: Int { tensors.reduce(0) { $0 &+ $1.shape.elementCount } }

@@ -47,7 +47,7 @@ struct Run: ParsableCommand {
     let seconds = System.now - start
     if let outputs {
       try TensorFiles.write(
-        results, to: outputs, overwrite: output.force, inputs: [read.identity, loaded.file.identity])
+        results, to: outputs, overwrite: output.force, inputs: read.identities + loaded.file.identities)
     }
     if output.json {
       Console.print(JSONValue.object(json(results, seconds: seconds, session: session)).text(indented: true))

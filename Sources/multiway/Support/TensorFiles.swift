@@ -9,7 +9,7 @@ enum TensorFiles {
   struct Inputs {
     var tensors: [String: TensorValue]
     var labels: [Int]?
-    var identity: FileIdentity
+    var identities: [FileIdentity]
   }
 
   /// Reads the inputs of a model. Labels and stored outputs may lie beside them; any other tensor is left to the model to refuse.
@@ -27,7 +27,7 @@ enum TensorFiles {
         tensors[tensor.name] = try TensorValue(tensor)
       }
     }
-    return Inputs(tensors: tensors, labels: labels, identity: checkpoint.identity)
+    return Inputs(tensors: tensors, labels: labels, identities: checkpoint.identities)
   }
 
   /// Runs `body`; an error about inputs names the file that they came from, nil for inputs that were made.
