@@ -2,6 +2,7 @@ import MultiwayCore
 
 /// The architecture and layout whose keys are most like those of a state dict.
 struct NearestLayout {
+  private var likeness: Double
   private var title: String
   private var matched: Int
   private var total: Int
@@ -17,10 +18,12 @@ struct NearestLayout {
         let wanted = unique(templates.map(normalized))
         let known = Set(wanted)
         let matched = keys.filter { known.contains($0) }
-        guard matched.count * 10 > keys.count, matched.count > best?.matched ?? 0 else { continue }
+        // Keys that both have, of those that either has: an architecture with more keys is no nearer for that.
+        let likeness = Double(matched.count) / Double(keys.count + wanted.count - matched.count)
+        guard matched.count * 10 > keys.count, likeness > best?.likeness ?? 0 else { continue }
         let present = Set(matched)
         best = NearestLayout(
-          title: "\(architecture.name) in the \(layout) layout", matched: matched.count, total: keys.count,
+          likeness: likeness, title: "\(architecture.name) in the \(layout) layout", matched: matched.count, total: keys.count,
           strangers: keys.filter { !known.contains($0) }, missing: wanted.filter { !present.contains($0) })
       }
     }
