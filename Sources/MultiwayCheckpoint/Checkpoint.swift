@@ -102,6 +102,8 @@ public struct Checkpoint: Sendable {
 public protocol CheckpointReader: Sendable {
   /// The name of the format.
   static var formatName: String { get }
+  /// What of the format is read, in a line.
+  static var summary: String { get }
   /// True where the file that starts with these bytes is of the format.
   static func recognizes(_ header: RawSpan) -> Bool
   /// Reads the headers of a file and checks everything in them.

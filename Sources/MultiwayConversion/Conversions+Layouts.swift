@@ -40,6 +40,8 @@ extension LoadedModel {
     for (name, value) in hyperparameters {
       if name == "attention.head_count" { recorded["num_attention_heads"] = value }
       if name == "attention.layer_norm_epsilon" { recorded["layer_norm_eps"] = value }
+      if name == "segmentation.taps" { recorded["feature_taps"] = value }
+      if name == "segmentation.pool_scales" { recorded["pool_scales"] = value }
     }
     return recorded
   }

@@ -76,15 +76,30 @@ public final class AlignedBuffer: @unchecked Sendable {
   /// The number of bytes.
   public let byteCount: Int
 
+  /// From this size on, memory is mapped: the heap keeps what is freed between smaller pieces, and tensors come and go.
+  private static let mappedSize = 1 << 20
+
   /// Allocates `byteCount` zero bytes.
   public init(byteCount: Int) {
     precondition(byteCount >= 0)
-    unsafe base = UnsafeMutableRawPointer.allocate(byteCount: max(1, byteCount), alignment: 64)
-    unsafe base.initializeMemory(as: UInt8.self, repeating: 0, count: byteCount)
     self.byteCount = byteCount
+    guard byteCount >= AlignedBuffer.mappedSize else {
+      unsafe base = UnsafeMutableRawPointer.allocate(byteCount: max(1, byteCount), alignment: 64)
+      unsafe base.initializeMemory(as: UInt8.self, repeating: 0, count: byteCount)
+      return
+    }
+    let address = unsafe mmap(nil, byteCount, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    guard let address = unsafe address, unsafe address != MAP_FAILED else { fatalError("out of memory") }
+    unsafe base = address
   }
 
-  deinit { unsafe base.deallocate() }
+  deinit {
+    if byteCount >= AlignedBuffer.mappedSize {
+      unsafe _ = munmap(base, byteCount)
+    } else {
+      unsafe base.deallocate()
+    }
+  }
 
   /// Gives `body` the bytes to fill. Only for use before the buffer is shared.
   public func fill<E: Error>(_ body: (inout MutableRawSpan) throws(E) -> Void) throws(E) {

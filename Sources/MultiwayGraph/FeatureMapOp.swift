@@ -128,15 +128,16 @@ extension TypeInference {
     return shape[0]
   }
 
-  /// Streams of the same tokens, their channels after one another.
+  /// Streams of the same tokens, or single tokens of the same batch, their channels after one another.
   func joinChannels() throws(GraphError) -> ValueType {
-    var joined = try tokens(0)
+    var joined = try activation(0)
+    let last = joined.dimensions.count - 1
     for index in node.inputs.indices.dropFirst() {
-      let type = try tokens(index)
-      guard let left = joined.dimensions[2].size, let right = type.dimensions[2].size,
-        type.dimensions[..<2] == joined.dimensions[..<2]
+      let type = try activation(index)
+      guard type.dimensions.dropLast() == joined.dimensions.dropLast(), let left = joined.dimensions[last].size,
+        let right = type.dimensions[last].size
       else { throw fail("\(joined) and \(type)", expected: "streams of the same batch and tokens") }
-      joined.dimensions[2] = .fixed(left + right)
+      joined.dimensions[last] = .fixed(left + right)
     }
     return joined
   }

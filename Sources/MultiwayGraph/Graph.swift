@@ -178,8 +178,11 @@ public struct Graph: Sendable {
   /// The number of weights' elements, panels counted with their logical size.
   public var parameterCount: Int {
     var count = 0
+    // Layers may share their panels.
+    var counted: Set<ConstantID> = []
     for node in nodes {
-      if case .quantizedLinear(let linear) = node.op { count += linear.inputs * linear.outputs }
+      guard case .quantizedLinear(let linear) = node.op, counted.insert(linear.panels).inserted else { continue }
+      count += linear.inputs * linear.outputs
     }
     for constant in constants {
       switch constant.data.dtype {

@@ -41,7 +41,7 @@ public enum Op: Hashable, Sendable {
   case dropTokens(first: Int)
   /// The tokens of all inputs after one another.
   case joinTokens
-  /// The channels of all inputs, which have the same tokens, after one another.
+  /// The channels of all inputs, which have the same tokens, after one another: [N, T, width] each, or [N, width].
   case joinChannels
   /// x / max(‖x‖₂, 1e-12) over the last axis.
   case normalizeL2

@@ -6,6 +6,8 @@ public enum GraphErrorCode: FailureCode {
   case typeMismatch
   /// A reference to a value or constant that is not there, or is made later or twice.
   case invalidReference
+  /// A rewriting that the graph does not allow.
+  case unsupported
   /// Inputs that do not fit the graph.
   case invalidInputs
   /// Two values or constants of the same name.
@@ -111,7 +113,7 @@ struct TypeInference {
 
   func tokens(_ index: Int) throws(GraphError) -> ValueType { try input(index, rank: 3, dtype: .f32) }
 
-  private func activation(_ index: Int) throws(GraphError) -> ValueType {
+  func activation(_ index: Int) throws(GraphError) -> ValueType {
     let type = graph[node.inputs[index]].type
     guard type.dtype == .f32, type.dimensions.count >= 2 else {
       throw fail("input \(index) is \(type)", expected: "f32 with 2 or 3 dimensions")

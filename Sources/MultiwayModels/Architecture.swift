@@ -12,6 +12,8 @@ public protocol Architecture: Sendable {
   static func recognizes(_ tensors: [StoredTensor]) -> Bool
   /// The keys of a small model in every layout, all options on: what a file is compared with that fits nothing.
   static var keyTemplates: [(layout: String, keys: [String])] { get }
+  /// What is supported, task by task.
+  static var support: [TaskSupport] { get }
   /// Binds a state dict.
   static func load(
     _ tensors: [StoredTensor], checkpoint: Checkpoint, options: ModelOptions
@@ -105,7 +107,7 @@ public enum HyperparameterValue: Hashable, Sendable, CustomStringConvertible {
 public enum Architectures {
   /// All of them, in the order in which they are asked.
   public static let all: [any Architecture.Type] = [
-    BEiT3.self, Data2VecVision.self, BEiT.self, ViT.self,
+    BEiT3.self, VLMo.self, Data2VecVision.self, BEiT.self, ViT.self,
   ]
 
   /// The architecture whose keys a state dict has, nil if none.

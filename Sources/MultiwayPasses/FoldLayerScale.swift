@@ -39,7 +39,9 @@ func foldIntoLayers(
     else { continue }
     let changes = twins.compactMap { twin -> Int? in
       let output = graph.nodes[twin].outputs[0]
-      guard consumers[output.index].count == 1, !graph.outputs.contains(where: { $0.value == output }) else { return nil }
+      guard consumers[output.index].count == 1, !graph.outputs.contains(where: { $0.value == output }) else {
+        return nil
+      }
       return consumers[output.index][0]
     }
     guard changes.count == twins.count, Set(changes.map { graph.nodes[$0].op }).count == 1,

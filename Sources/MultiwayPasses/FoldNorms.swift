@@ -56,7 +56,8 @@ public struct FoldNorms: Pass {
       else { continue }
       let outputs = norms.map { graph.nodes[$0].outputs[0] }
       let choice = try weight.map { weight throws(PassError) in
-        try choose(graph, weight: weight, bias: bias, layers: layers.map { $0[0] }, name: graph[outputs[0]].name)
+        try choose(
+          graph, weight: weight, bias: bias, layers: layers.map { $0[0] }, names: outputs.map { graph[$0].name })
       }
       if bias == nil, case .keep = choice ?? .keep { continue }
       if let bias { fold(bias: bias, into: layers, of: &graph) }
@@ -145,7 +146,7 @@ public struct FoldNorms: Pass {
   }
 
   private func choose(
-    _ graph: Graph, weight: ConstantID, bias: ConstantID?, layers: [Int], name: String
+    _ graph: Graph, weight: ConstantID, bias: ConstantID?, layers: [Int], names: [String]
   ) throws(PassError) -> NormFolding.Choice {
     let becomeInt8 = layers.allSatisfy { graph.nodes[$0].role.map(roles.contains) ?? false }
     guard becomeInt8, weights != .never else { return .keep }
@@ -158,7 +159,7 @@ public struct FoldNorms: Pass {
       var materializer = Materializer(discardsSources: false)
       let folding = NormFolding(
         weight: try materializer.floats(of: graph[weight].data),
-        bias: try bias.map { try materializer.floats(of: graph[$0].data) }, channels: statistics?[name])
+        bias: try bias.map { try materializer.floats(of: graph[$0].data) }, channels: statistics?.together(names))
       return try folding.choose(matrices)
     } catch let error as any DiagnosedError {
       throw PassError(.weights, error.diagnosis)

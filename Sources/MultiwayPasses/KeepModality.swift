@@ -21,7 +21,7 @@ public struct KeepModality: Pass {
   public func run(on graph: inout Graph) throws(PassError) -> PassStatistics {
     let derived = derivedModalities(graph)
     var notes: [String] = []
-    try dropOutputs(of: &graph, derived, notes: &notes)
+    try dropOutputs(of: &graph, derived, mixed: mixedValues(graph, derived), notes: &notes)
     var rewrites = 0
     for position in graph.nodes.indices {
       switch graph.nodes[position].op {
@@ -52,11 +52,36 @@ public struct KeepModality: Pass {
     return derived
   }
 
-  private func dropOutputs(of graph: inout Graph, _ derived: [Set<Modality>], notes: inout [String]) throws(PassError) {
-    let kept = graph.outputs.filter { derived[$0.value.index].contains(modality) }
+  /// The values in whose numbers the modalities meet outside attention, as in a layer over the tokens of both: no part of them is one
+  /// modality's. Streams that are merely joined come apart again.
+  private func mixedValues(_ graph: Graph, _ derived: [Set<Modality>]) -> Set<ValueID> {
+    var mixed: Set<ValueID> = []
+    for node in graph.nodes {
+      switch node.op {
+      case .attention(let attention):
+        for (stream, output) in node.outputs.enumerated()
+        where mixed.contains(node.inputs[attention.queryPlace(stream)]) { mixed.insert(output) }
+      case .joinTokens: if node.inputs.contains(where: mixed.contains) { mixed.formUnion(node.outputs) }
+      default:
+        let sources = Set(node.inputs.map { derived[$0.index] })
+        if node.inputs.contains(where: mixed.contains) || sources.count > 1 { mixed.formUnion(node.outputs) }
+      }
+    }
+    return mixed
+  }
+
+  private func dropOutputs(
+    of graph: inout Graph, _ derived: [Set<Modality>], mixed: Set<ValueID>, notes: inout [String]
+  ) throws(PassError) {
+    let kept = graph.outputs.filter { derived[$0.value.index].contains(modality) && !mixed.contains($0.value) }
     guard !kept.isEmpty else {
+      let both = graph.outputs.filter { mixed.contains($0.value) }.map { "'\($0.name)'" }
       throw PassError(
-        .notApplicable, "no output of this model comes from \(modality.rawValue) tokens",
+        .notApplicable,
+        both.isEmpty
+          ? "no output of this model comes from \(modality.rawValue) tokens"
+          : "no output of this model comes from \(modality.rawValue) tokens alone: image and text meet in "
+            + both.joined(separator: ", "),
         expected: "a model that reads \(modality.rawValue)")
     }
     let dropped = graph.outputs.filter { output in !kept.contains(output) }

@@ -23,6 +23,26 @@ public struct ActivationStatistics: Sendable {
   /// The statistics of a value, nil where it was not seen.
   public subscript(name: String) -> Channels? { values[name] }
 
+  /// The statistics of several values of one width as if they were one, nil where none was seen: each counts by its examples, and the
+  /// samples are taken from all in turn.
+  public func together(_ names: [String]) -> Channels? {
+    let seen = names.compactMap { values[$0] }
+    guard var joined = seen.first, seen.count > 1, seen.allSatisfy({ $0.means.count == joined.means.count }) else {
+      return seen.first
+    }
+    let total = seen.reduce(0) { $0 + $1.exampleCount }
+    for channel in joined.means.indices {
+      joined.means[channel] = seen.reduce(0) { $0 + $1.means[channel] * $1.exampleCount / total }
+      joined.meanSquares[channel] = seen.reduce(0) { $0 + $1.meanSquares[channel] * $1.exampleCount / total }
+    }
+    joined.samples = (0..<Self.sampleCount).compactMap { index in
+      let samples = seen[index % seen.count].samples
+      return samples.isEmpty ? nil : samples[index % samples.count]
+    }
+    joined.exampleCount = total
+    return joined
+  }
+
   /// Adds tokens [tokens, width] of a value that come from so many examples. The samples are those of the last call.
   ///
   /// Examples are what counts, not tokens: those of one image look alike.

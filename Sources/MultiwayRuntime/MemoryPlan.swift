@@ -4,7 +4,8 @@ import MultiwayGraph
 /// Where every buffer of a program lies in one block of memory, for given sizes.
 ///
 /// Buffers whose lifetimes do not overlap share memory. The largest are placed first, each at the lowest place that is free while
-/// it lives; this needs little more than the largest set of buffers alive at once.
+/// it lives; this needs little more than the largest set of buffers alive at once. Inputs that are kept from run to run come before all
+/// others, so that their places depend on their sizes alone.
 struct MemoryPlan: Sendable {
   /// The shape of every buffer.
   let shapes: [Shape]
@@ -28,7 +29,9 @@ struct MemoryPlan: Sendable {
       shapes.append(shape)
       sizes.append(size)
     }
-    guard let (offsets, byteCount) = MemoryPlan.place(sizes, lifetimes: MemoryPlan.lifetimes(program)) else {
+    let kept = Set(program.keptInputs.map(\.index))
+    guard let (offsets, byteCount) = MemoryPlan.place(sizes, lifetimes: MemoryPlan.lifetimes(program), first: kept)
+    else {
       return nil
     }
     self.shapes = shapes
@@ -89,14 +92,19 @@ struct MemoryPlan: Sendable {
       }
     }
     for output in program.outputs { last[output.buffer.index] = program.steps.count }
+    for input in program.keptInputs { last[input.index] = program.steps.count }
     return zip(first, last).map { first, last in first <= last ? first...last : last...last }
   }
 
-  private static func place(_ sizes: [Int], lifetimes: [ClosedRange<Int>]) -> ([Int], Int)? {
+  private static func place(
+    _ sizes: [Int], lifetimes: [ClosedRange<Int>], first: Set<Int>
+  ) -> ([Int], Int)? {
     var offsets = [Int](repeating: 0, count: sizes.count)
     var placed: [Int] = []
     var end = 0
-    let order = sizes.indices.sorted { (sizes[$1], $0) < (sizes[$0], $1) }
+    let order =
+      sizes.indices.filter(first.contains)
+      + sizes.indices.filter { !first.contains($0) }.sorted { (sizes[$1], $0) < (sizes[$0], $1) }
     for buffer in order {
       let neighbours = placed.filter { lifetimes[$0].overlaps(lifetimes[buffer]) }
         .sorted { offsets[$0] < offsets[$1] }

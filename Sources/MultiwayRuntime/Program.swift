@@ -78,14 +78,19 @@ struct Program: Sendable {
   private(set) var steps: [Step] = []
   private(set) var inputs: [BufferID] = []
   private(set) var outputs: [(name: String, buffer: BufferID)] = []
+  /// The inputs that a workspace keeps from run to run.
+  private(set) var keptInputs: [BufferID] = []
 
   /// Fuses the nodes of `graph`, which has been verified, and loads its constants.
-  /// - Parameter releasesWeights: let the pages of weights go as soon as they have been looked at.
-  init(_ graph: Graph, releasesWeights: Bool) throws {
+  /// - Parameters:
+  ///   - releasesWeights: let the pages of weights go as soon as they have been looked at.
+  ///   - kept: the names of inputs that a workspace keeps from run to run.
+  init(_ graph: Graph, releasesWeights: Bool, keeping kept: Set<String> = []) throws {
     var builder = ProgramBuilder(graph, releasesWeights: releasesWeights)
     try builder.build()
     inputs = graph.inputs.map { builder.buffer(of: $0) }
     outputs = graph.outputs.map { ($0.name, builder.buffer(of: $0.value)) }
+    keptInputs = graph.inputs.filter { kept.contains(graph[$0].name) }.map { builder.buffer(of: $0) }
     buffers = builder.buffers
     steps = builder.steps
     valueNames = builder.valueNames

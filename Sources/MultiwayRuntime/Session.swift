@@ -21,13 +21,16 @@ public final class Session: Sendable {
   ///   - isa: the instruction set; nil for the one that `MULTIWAY_ISA` names or the best that the CPU has.
   ///   - threads: the number of threads; nil for one a core.
   ///   - releasesWeights: let the pages of mapped weights go after each use: slower, but no more than a layer is resident.
-  public init(_ graph: Graph, isa: ISA? = nil, threads: Int? = nil, releasesWeights: Bool = false) throws {
+  ///   - kept: the names of inputs that a workspace keeps, so that later runs need not copy them again.
+  public init(
+    _ graph: Graph, isa: ISA? = nil, threads: Int? = nil, releasesWeights: Bool = false, keeping kept: Set<String> = []
+  ) throws {
     let isa = try isa ?? ISA.selected()
     context = try KernelContext(isa: isa, threads: threads ?? KernelContext.coreCount)
     self.graph = graph
     self.releasesWeights = releasesWeights
     try graph.verify()
-    program = try Program(graph, releasesWeights: releasesWeights)
+    program = try Program(graph, releasesWeights: releasesWeights, keeping: kept)
   }
 
   /// The name of the instruction set: `avx512`.
@@ -91,11 +94,13 @@ public final class Session: Sendable {
   }
 
   /// Runs the model in a workspace, which grows where the inputs need more than it has.
+  /// - Parameter reusesKept: the inputs that the session keeps are those of the workspace's run before, and are not copied again
+  ///   unless it grew.
   public func run(
-    _ inputs: BoundInputs, in workspace: inout Workspace
+    _ inputs: BoundInputs, in workspace: inout Workspace, reusesKept: Bool = false
   ) throws -> [(name: String, value: TensorValue)] {
-    if workspace.symbols != inputs.symbols { workspace = try Workspace(self, symbols: inputs.symbols) }
-    workspace.load(inputs, for: program)
+    let isIntact = try workspace.symbols == inputs.symbols || workspace.fit(self, inputs.symbols)
+    workspace.load(inputs, for: program, reusesKept: reusesKept && isIntact)
     workspace.execute(program, context, releasesWeights: releasesWeights) { _, _ in }
     return workspace.outputs(of: program)
   }
@@ -104,8 +109,8 @@ public final class Session: Sendable {
 /// The memory of a run: one block, planned for one set of sizes.
 public struct Workspace: ~Copyable {
   /// The sizes that the plan is for: `batch`, `text_tokens`, …
-  public let symbols: [String: Int]
-  let plan: MemoryPlan
+  public private(set) var symbols: [String: Int]
+  private(set) var plan: MemoryPlan
   var arena: Arena
 
   /// The size of the block in bytes.
@@ -113,6 +118,27 @@ public struct Workspace: ~Copyable {
 
   /// Plans and reserves the memory. Throws `.memory` if the machine does not have as much.
   public init(_ session: Session, symbols: [String: Int]) throws {
+    let plan = try Workspace.plan(session, symbols)
+    let arena = try Arena(byteCount: plan.byteCount)
+    self.plan = plan
+    self.arena = arena
+    self.symbols = symbols
+  }
+
+  /// Plans for other sizes, in the memory that there is where it is enough. A workspace that has grown once has room to grow again:
+  /// memory that nothing has touched costs nothing.
+  /// - Returns: true where the inputs that the session keeps are still in place.
+  mutating func fit(_ session: Session, _ symbols: [String: Int]) throws -> Bool {
+    let kept = session.program.keptInputs
+    let before = kept.map { region($0) }
+    plan = try Workspace.plan(session, symbols)
+    self.symbols = symbols
+    guard plan.byteCount > arena.byteCount else { return before == kept.map { region($0) } }
+    arena = try Arena(byteCount: 2 * plan.byteCount)
+    return false
+  }
+
+  private static func plan(_ session: Session, _ symbols: [String: Int]) throws -> MemoryPlan {
     let sizes = symbols.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }.joined(separator: ", ")
     let remedy = "run a smaller batch"
     guard let plan = MemoryPlan(session.program, symbols: symbols) else {
@@ -124,9 +150,6 @@ public struct Workspace: ~Copyable {
         .memory, "\(sizes) needs \(plan.byteCount >> 20) MB of working memory",
         expected: "at most the \(available >> 20) MB of this machine", remedy: remedy)
     }
-    let arena = try Arena(byteCount: plan.byteCount)
-    self.plan = plan
-    self.symbols = symbols
-    self.arena = arena
+    return plan
   }
 }

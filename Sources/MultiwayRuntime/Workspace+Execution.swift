@@ -4,8 +4,10 @@ import MultiwayKernels
 
 extension Workspace {
   /// Copies inputs to their buffers.
-  mutating func load(_ inputs: BoundInputs, for program: Program) {
+  /// - Parameter reusesKept: those that a workspace keeps are there already.
+  mutating func load(_ inputs: BoundInputs, for program: Program, reusesKept: Bool = false) {
     for (tensor, buffer) in zip(inputs.tensors, program.inputs) {
+      if reusesKept, program.keptInputs.contains(buffer) { continue }
       let region = region(buffer)
       switch (program.buffers[buffer.index].type.dtype, tensor.elements) {
       case (.u8, _): arena.write((tensor.integers ?? []).map { UInt8(truncatingIfNeeded: $0) }, at: region)

@@ -37,10 +37,10 @@ extension Workspace {
     let target = plan.shapes[step.writes[0].index]
     var channel = 0
     for read in step.reads {
-      let width = plan.shapes[read.index][2]
+      let width = plan.shapes[read.index].last
       context.copyRows(
-        &arena, rows: target[0] * target[1], width: width, x: region(read), xStride: width,
-        into: region(step.writes[0]).dropping(elements: channel), yStride: target[2])
+        &arena, rows: plan.rows(read), width: width, x: region(read), xStride: width,
+        into: region(step.writes[0]).dropping(elements: channel), yStride: target.last)
       channel += width
     }
   }

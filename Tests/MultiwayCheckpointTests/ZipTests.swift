@@ -1,5 +1,6 @@
 import MultiwayCheckpoint
 import MultiwayCore
+import MultiwayTestSupport
 import Testing
 
 /// The archive around a PyTorch checkpoint.
@@ -64,6 +65,25 @@ import Testing
     // Listing does not read the weights, so it does not see what is wrong with them.
     let damaged = try folder.write(archive { $0.records[2].crc = 1 })
     #expect(throws: Never.self) { try CheckpointFormats.open(path: damaged) }
+  }
+
+  /// A view asks for a part of its record, whose checksum is compared all the same.
+  @Test func checksumsOfParts() throws {
+    func view(_ crc: UInt32?) -> [UInt8] {
+      torchArchive(change: { if let crc { $0.records[2].crc = crc } }) {
+        $0.dict([
+          ("first", { $0.tensor("0", count: 6, size: [2]) }),
+          ("last", { $0.tensor("0", count: 6, offset: 4, size: [2]) }),
+        ])
+      }
+    }
+    for packed in [false, true] {
+      func file(_ bytes: [UInt8]) throws -> String { try folder.write(packed ? ZstdBuilder.frame(of: bytes) : bytes) }
+      let tensors = try readEverything(try file(view(nil)))
+      #expect(tensors.map(\.bytes) == [Array(floats(6)[..<8]), Array(floats(6)[16...])])
+      #expect(errorCode { try readEverything(try file(view(1))) } == .corrupt)
+      #expect(errorCode { try readEverything(try file(view(0))) } == nil)
+    }
   }
 
   @Test func sizes() throws {

@@ -4,10 +4,29 @@ import MultiwayCore
 import MultiwayGraph
 import MultiwayPasses
 import MultiwayQuantization
+import MultiwayRuntime
 import MultiwayTestSupport
 import Testing
 
 @Suite struct QuantizeTests {
+  /// Whatever the recipe, an artifact captions, and an image's caption does not depend on its batch.
+  @Test(arguments: Recipes.all.map(\.name))
+  func everyRecipeLeavesACaptioningModelThatWrites(recipe: String) throws {
+    let model = "tiny/heads/captioning"
+    let graph = try Workbench().artifact(model, try Recipes.find(recipe)).graph
+    let golden = try Fixtures.values(model + "_search.safetensors")
+    let image = try #require(golden["image"])
+    var options = BeamSearchOptions()
+    (options.maximumLength, options.maskToken) = (11, 19)
+    let generator = try CaptionGenerator(graph, options: options)
+    var engine = try SessionDecoding(generator.decoding, threads: 2)
+    let together = try generator.generate(image, with: &engine)
+    let alone = try generator.generate(image, atMost: 1, with: &engine)
+    #expect(alone.tokens == together.tokens && alone.scores == together.scores)
+    if recipe == "f32" { #expect(together.tokens == golden["default.tokens"]) }
+    #expect(together.scores.floats.allSatisfy { $0 < 0 && $0 > -3 })
+  }
+
   private let bench: Workbench
 
   init() throws { bench = try Workbench() }

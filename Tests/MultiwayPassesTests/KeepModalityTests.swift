@@ -84,7 +84,10 @@ import Testing
   }
 
   @Test func aModelWithoutTheModalityIsRefused() throws {
-    for (name, modality) in [("tiny/classification", Modality.text), ("tiny/heads/vqa", .text)] {
+    for (name, modality) in [
+      ("tiny/classification", Modality.text), ("tiny/heads/vqa", .text), ("tiny/heads/captioning", .vision),
+      ("tiny/heads/nlvr2", .vision), ("tiny/heads/nlvr2", .text),
+    ] {
       let graph = try Fixtures.graph(name)
       let error = #expect(throws: PassError.self) { _ = try kept(modality, of: graph) }
       #expect(error?.code == .notApplicable)
@@ -138,6 +141,16 @@ import Testing
     let graph = try kept(.text, of: sketch.graph)
     #expect(
       graph.description.contains("attention %text, %text, %text, %text, %text, heads=2, mask=caption, memories=1 "))
+  }
+
+  /// A captioning model keeps its text alone, which then is a causal model of it; a pretrained one keeps what each modality makes.
+  @Test func headsKeepWhatTheyCan() throws {
+    let captioning = try kept(.text, of: try Fixtures.graph("tiny/heads/captioning"))
+    #expect(captioning.inputs.map { captioning[$0].name } == ["text", "padding_mask"])
+    #expect(captioning.description.contains("padded, mask=caption"))
+    let pretrained = try Fixtures.graph("tiny/heads/pretraining")
+    #expect(try kept(.vision, of: pretrained).outputs.map(\.name) == ["features", "mim_logits"])
+    #expect(try kept(.text, of: pretrained).outputs.map(\.name) == ["features", "mlm_logits"])
   }
 
   /// Where there is nothing to drop nothing changes.

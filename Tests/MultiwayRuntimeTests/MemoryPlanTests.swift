@@ -14,12 +14,14 @@ import Testing
     let isInput = program.inputs.contains { $0.index == buffer }
     let isOutput = program.outputs.contains { $0.buffer.index == buffer }
     let start = isInput ? -1 : writes.min() ?? .max
-    let end = max(isOutput ? program.steps.count : -1, reads.max() ?? -1, writes.max() ?? -1)
+    let isKept = program.keptInputs.contains { $0.index == buffer }
+    let end = max(isOutput || isKept ? program.steps.count : -1, reads.max() ?? -1, writes.max() ?? -1)
     return start <= step && step <= end
   }
 
-  private func check(_ graph: Graph, _ symbols: [String: Int]) throws {
-    let program = try Program(graph, releasesWeights: false)
+  private func check(_ graph: Graph, _ symbols: [String: Int], keeping kept: Set<String> = []) throws {
+    let program = try Program(graph, releasesWeights: false, keeping: kept)
+    #expect(program.keptInputs.count == kept.count)
     let plan = try #require(MemoryPlan(program, symbols: symbols))
     #expect(plan.offsets.allSatisfy { $0 >= 0 && $0 % 64 == 0 })
     #expect(zip(plan.offsets, plan.sizes).allSatisfy { $0 + $1 <= plan.byteCount })
@@ -40,6 +42,21 @@ import Testing
           plan.offsets[left] + plan.sizes[left] <= plan.offsets[right], "buffers \(left) and \(right) at step \(step)")
       }
     }
+  }
+
+  /// Kept inputs have places of their own, the same for whatever sizes the others take.
+  @Test func keptInputsStayWhereTheyAre() throws {
+    let graph = try CaptionDecoding(try Fixtures.graph("tiny/heads/captioning")).step
+    let kept: Set = ["image_key.0", "image_value.0"]
+    let program = try Program(graph, releasesWeights: false, keeping: kept)
+    var places: Set<[Int]> = []
+    for cached in [1, 2, 50, 3] {
+      let symbols = ["batch": 6, "images": 2, "text_tokens": 2, "cached_tokens": cached]
+      try check(graph, symbols, keeping: kept)
+      let plan = try #require(MemoryPlan(program, symbols: symbols))
+      places.insert(program.keptInputs.map { plan.offsets[$0.index] })
+    }
+    #expect(places.count == 1)
   }
 
   @Test(arguments: Fixtures.models + ["digits"], [1, 3])

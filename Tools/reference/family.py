@@ -151,17 +151,22 @@ def timm_oracle(configuration: Configuration, state: Mapping[str, Tensor]) -> nn
 
 def run(configuration: Configuration, state: Mapping[str, Tensor], image: Tensor) -> dict[str, Tensor]:
     """What timm computes, by the names of `multiway run`; `pooled` is what follows the tokens of a headless model."""
-    model = timm_oracle(configuration, state)
     with torch.inference_mode():
-        tokens = model.forward_features(image)
-        if configuration.head == "pretrained":
-            return {"mim_logits": model.head(tokens[:, 1:]).contiguous()}
-        if configuration.head == "classification":
-            return {"logits": model.forward_head(tokens).contiguous()}
-        outputs = {"features": tokens.contiguous()}
-        if configuration.pooler:
-            weight, bias = state["pooler.dense.weight"], state["pooler.dense.bias"]
-            outputs["pooled"] = torch.tanh(nn.functional.linear(tokens[:, 0], weight, bias))
-        else:
-            outputs["pooled"] = model.forward_head(tokens).contiguous()
-        return outputs
+        return outputs_of(configuration, state, timm_oracle(configuration, state), image)
+
+
+def outputs_of(
+    configuration: Configuration, state: Mapping[str, Tensor], model: nn.Module, image: Tensor
+) -> dict[str, Tensor]:
+    """The same of a module that is loaded."""
+    tokens = model.forward_features(image)
+    if configuration.head == "pretrained":
+        return {"mim_logits": model.head(tokens[:, 1:]).contiguous()}
+    if configuration.head == "classification":
+        return {"logits": model.forward_head(tokens).contiguous()}
+    if configuration.pooler:
+        weight, bias = state["pooler.dense.weight"], state["pooler.dense.bias"]
+        pooled = torch.tanh(nn.functional.linear(tokens[:, 0], weight, bias))
+    else:
+        pooled = model.forward_head(tokens).contiguous()
+    return {"features": tokens.contiguous(), "pooled": pooled}

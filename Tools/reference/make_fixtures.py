@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import beit3
+import captioning
 import checkpoints
 import make_formats
 from make_checkpoint import make_state
@@ -74,6 +75,31 @@ def golden(configuration: beit3.Configuration, stem: Path, seed: int, *, every_v
     save_file(inputs, stem.with_name(stem.name + "_inputs.safetensors"))
     kind = "values" if every_value else "outputs"
     save_file(results, stem.with_name(f"{stem.name}_{kind}.safetensors"))
+
+
+CAPTIONS = {
+    "default": captioning.Search(length=11, mask=19),
+    "greedy": captioning.Search(beams=1, length=11, mask=19),
+    "short": captioning.Search(beams=4, length=5, mask=18),
+    "other_end": captioning.Search(beams=2, length=11, penalty=1.5, mask=19, end=7),
+}
+"""Searches over the smallest captioning model, whose texts have at most ten tokens."""
+
+
+def captions(stem: Path) -> None:
+    """What beam search finds for images, all together and each alone."""
+    model = checkpoints.load(stem.with_suffix(".pth"))
+    arrays = make_inputs(
+        images=5, texts=0, image_size=model.configuration.image_size, text_length=0, vocabulary=0, seed=4
+    )
+    image = torch.from_numpy(arrays["image"])
+    tensors = {"image": image}
+    for name, options in CAPTIONS.items():
+        alone = [captioning.search(model, image[row : row + 1], options) for row in range(len(image))]
+        for field, together in captioning.search(model, image, options).items():
+            tensors[f"{name}.{field}"] = together
+            tensors[f"{name}.{field}_alone"] = torch.cat([result[field] for result in alone])
+    save_file(tensors, stem.with_name(stem.name + "_search.safetensors"))
 
 
 def containers(folder: Path) -> None:
@@ -207,6 +233,7 @@ def main() -> None:
     for seed, task in enumerate(("vqa", "nlvr2", "captioning", "retrieval", "pretraining"), start=10):
         classes = 2 if task == "nlvr2" else SMALLEST.classes
         golden(replace(SMALLEST, task=task, classes=classes), FIXTURES / "heads" / task, seed, every_value=False)
+    captions(FIXTURES / "heads" / "captioning")
     containers(FIXTURES / "containers")
     odd_checkpoint(FIXTURES)
     files = [file for file in FIXTURES.rglob("*") if file.is_file()]

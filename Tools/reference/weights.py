@@ -31,6 +31,10 @@ GAINS = {
     "mlm_head.weight": 2.0,
     "mim_head.weight": 2.0,
     "lm_head.weight": 2.0,
+    "mlm_score.decoder.weight": 2.0,
+    "itm_score.fc.weight": 3.0,
+    "vqa_classifier.3.weight": 3.0,
+    "nlvr2_classifier.3.weight": 3.0,
     "head.weight": 2.0,
     "attn.qkv.weight": 1.2,
     "language_head.weight": 1.0,
@@ -45,6 +49,9 @@ EMBEDDINGS = {
     "embed_positions.A.weight": 0.2,
     "embed_positions.B.weight": 0.2,
     "pos_embed": 0.2,
+    "word_embeddings.weight": 0.6,
+    "position_embeddings.weight": 0.3,
+    "token_type_embeddings.weight": 0.3,
     "relative_position_bias_table": 0.5,
 }
 
@@ -64,7 +71,7 @@ def channel_scales(generator: np.random.Generator, count: int) -> np.ndarray:
 def trained_like(name: str, shape: tuple[int, ...], layers: int, seed: int) -> np.ndarray:
     """One parameter of a model of `layers` layers, as float32."""
     generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    if name == "logit_scale":
+    if name in ("logit_scale", "logit_vl_scale"):
         return np.full(shape, math.log(100), dtype=np.float32)
     deviation = named(EMBEDDINGS, name)
     if deviation is not None:

@@ -5,6 +5,9 @@ import MultiwayGGUF
 public enum GGUFCheckpointReader: CheckpointReader {
   /// `GGUF`.
   public static let formatName = "GGUF"
+  /// What is read.
+  public static let summary =
+    "F32, F16, BF16, F64, I8 to I64; Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K and Q6_K as fp32"
 
   /// True for the magic of GGUF.
   public static func recognizes(_ header: RawSpan) -> Bool { GGUFContainer.recognizes(header) }

@@ -4,6 +4,8 @@ public import MultiwayCore
 public enum NPYReader: CheckpointReader {
   /// `NumPy array`.
   public static let formatName = "NumPy array"
+  /// What is read.
+  public static let summary = "`.npy`, any plain dtype and order"
 
   /// True for the magic of `.npy`.
   public static func recognizes(_ header: RawSpan) -> Bool { header.starts(with: NPYHeader.magic) }
@@ -26,6 +28,8 @@ public enum NPYReader: CheckpointReader {
 public enum NPZReader: CheckpointReader {
   /// `NumPy zip`.
   public static let formatName = "NumPy zip"
+  /// What is read.
+  public static let summary = "`.npz`, stored or compressed"
 
   private static let suffix = Array(".npy".utf8)
 

@@ -6,6 +6,9 @@ public import MultiwayCore
 public enum BarePickleReader: CheckpointReader {
   /// `pickle`.
   public static let formatName = "pickle"
+  /// What is read.
+  public static let summary =
+    "pickled tensors and NumPy arrays, protocols 0 to 5"
 
   /// How the pickles of protocols 0 and 1 start that hold a dictionary, a list or an array.
   private static let oldOpenings = [

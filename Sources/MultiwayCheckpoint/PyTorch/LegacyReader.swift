@@ -4,6 +4,9 @@ public import MultiwayCore
 public enum LegacyReader: CheckpointReader {
   /// `PyTorch legacy`.
   public static let formatName = "PyTorch legacy"
+  /// What is read.
+  public static let summary =
+    "`torch.save` before 1.6"
 
   /// The format's magic number, 0x1950a86a20f9469cfc6c, in the bytes of a pickle.
   static let magic: [UInt8] = [0x6C, 0xFC, 0x9C, 0x46, 0xF9, 0x20, 0x6A, 0xA8, 0x50, 0x19]

@@ -4,6 +4,9 @@ public import MultiwayCore
 public enum PyTorchZipReader: CheckpointReader {
   /// `PyTorch zip`.
   public static let formatName = "PyTorch zip"
+  /// What is read.
+  public static let summary =
+    "`torch.save` since 1.6, re-zipped or not, little- and big-endian; TorchScript archives for their parameters"
 
   /// True for the first local header of a zip archive.
   public static func recognizes(_ header: RawSpan) -> Bool {

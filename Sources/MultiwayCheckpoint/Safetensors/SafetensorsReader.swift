@@ -4,6 +4,9 @@ public import MultiwayCore
 public enum SafetensorsReader: CheckpointReader {
   /// `safetensors`.
   public static let formatName = "safetensors"
+  /// What is read.
+  public static let summary =
+    "every dtype is listed and copied; packed and exotic 8-bit floats, and complex numbers, are not computed with"
 
   /// The largest header that the format allows, in bytes.
   static let maximumHeaderSize = 100_000_000

@@ -4,6 +4,9 @@ public import MultiwayCore
 public enum TarReader: CheckpointReader {
   /// `PyTorch tar`.
   public static let formatName = "PyTorch tar"
+  /// What is read.
+  public static let summary =
+    "the tar form of PyTorch 0.1"
 
   /// True for a tar archive.
   public static func recognizes(_ header: RawSpan) -> Bool {

@@ -22,20 +22,25 @@ final class ZipRecordStorage: TensorStorage {
 
   var byteCount: Int { entry.size }
 
-  func load() throws(TensorError) -> TensorBytes {
-    try state.withLock { state throws(TensorError) in
+  func load() throws(TensorError) -> TensorBytes { try load(in: 0..<entry.size) }
+
+  func load(in range: Range<Int>) throws(TensorError) -> TensorBytes {
+    precondition(range.lowerBound >= 0 && range.upperBound <= entry.size)
+    return try state.withLock { state throws(TensorError) in
       if entry.isDeflated {
-        if let unpacked = state.unpacked { return unpacked }
+        if let unpacked = state.unpacked { return unpacked.extracting(range) }
         let unpacked = try unpack()
         state.unpacked = unpacked
-        return unpacked
+        return unpacked.extracting(range)
+      }
+      if state.isVerified || entry.lacksChecksum {
+        let start = entry.range.lowerBound
+        return try file.bytes(in: start + range.lowerBound..<start + range.upperBound)
       }
       let bytes = try file.bytes(in: entry.range)
-      if !state.isVerified {
-        try verify(bytes, isMapped: true)
-        state.isVerified = true
-      }
-      return bytes
+      try verify(bytes, isMapped: true)
+      state.isVerified = true
+      return bytes.extracting(range)
     }
   }
 

@@ -57,7 +57,7 @@ struct BEiT3Configuration: Sendable {
     (width, channels, patchSize) = (patch[0], patch[1], patch[2])
     gridSize = try BEiT3Configuration.grid(sizes)
     feedForwardWidth = try sizes.require("layers.0.vision.feed_forward_in.weight", rank: 2)[0]
-    depth = sizes.layerCount
+    depth = sizes.layerCount()
     vocabularySize = sizes["text.embedding.weight"]?[0] ?? 0
     let textPositions = sizes["text.positions"]
     textTokens = max(0, (textPositions?[0] ?? 0) - BEiT3Configuration.unreadPositionRows)

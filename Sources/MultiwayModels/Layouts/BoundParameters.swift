@@ -171,8 +171,9 @@ extension BoundParameters {
   ///   - positions: how absolute positions are found.
   ///   - leadingRows: rows of the position table before those of the patches: 1 where the class token has a position.
   ///   - tables: how relative position biases are found.
+  ///   - trailingRows: rows of a bias table behind those of pairs of patches.
   func resized(
-    from: Int, to: Int, positions: Resampling.Method, leadingRows: Int, tables: Resampling.Method
+    from: Int, to: Int, positions: Resampling.Method, leadingRows: Int, tables: Resampling.Method, trailingRows: Int = 3
   ) -> BoundParameters {
     replacing { parameter in
       let resampling: Resampling
@@ -180,7 +181,7 @@ extension BoundParameters {
       case .positions where parameter.declaration.modality == .vision:
         resampling = Resampling(positions, from: from, to: to, leadingRows: leadingRows)
       case .relativePositionBias:
-        resampling = Resampling(tables, from: 2 * from - 1, to: 2 * to - 1, trailingRows: 3)
+        resampling = Resampling(tables, from: 2 * from - 1, to: 2 * to - 1, trailingRows: trailingRows)
       default: return parameter
       }
       var resized = parameter

@@ -18,6 +18,11 @@ struct SizeFinder {
   /// True where the checkpoint has the parameter.
   func has(_ name: String) -> Bool { keyMap.key(name).map { shapes[$0] != nil } ?? false }
 
+  /// The first dimension of a key that belongs to no parameter, nil where it is absent or absurd.
+  func rows(ofKey key: String) -> Int? {
+    shapes[key].flatMap { $0.rank > 0 && $0[0] < SizeFinder.limit ? $0[0] : nil }
+  }
+
   /// True where the checkpoint has that very key.
   func hasKey(_ key: String) -> Bool { shapes[key] != nil }
 
@@ -49,8 +54,9 @@ struct SizeFinder {
 
   /// One more than the largest layer number of any key, so that a layer that lacks a key is reported as such and not cut off.
   /// A layer has more than eight keys: a number beyond what the file can hold is a stray key's.
-  var layerCount: Int {
-    let first = keyMap.key("layers.0.vision.attention_norm.weight") ?? ""
+  /// - Parameter name: a parameter of the first layer, whose key shows where layers are numbered.
+  func layerCount(_ name: String = "layers.0.vision.attention_norm.weight") -> Int {
+    let first = keyMap.key(name) ?? ""
     guard let number = first.firstRange(of: ".0.") else { return 0 }
     let marker = first[..<first.index(after: number.lowerBound)]
     let limit = max(1, shapes.count / 8)
@@ -137,9 +143,15 @@ enum RecordedValue {
     return value?.bool ?? value?.string.flatMap { Bool($0) }
   }
 
+  /// A list of numbers, or `4,6,8,12`.
   static func integers(_ name: String, in metadata: JSONObject) -> [Int]? {
-    guard let values = find(name, in: metadata)?.array else { return nil }
-    let integers = values.compactMap(\.integer)
-    return integers.count == values.count ? integers : nil
+    guard let value = find(name, in: metadata) else { return nil }
+    if let values = value.array {
+      let integers = values.compactMap(\.integer)
+      return integers.count == values.count ? integers : nil
+    }
+    guard let parts = value.string?.split(separator: ",", omittingEmptySubsequences: false) else { return nil }
+    let integers = parts.compactMap { Int($0) }
+    return integers.count == parts.count ? integers : nil
   }
 }

@@ -4,19 +4,24 @@ import MultiwayCore
 struct FeatureTaps: Hashable, Sendable {
   /// Four numbers, from the finest level of the pyramid to the coarsest.
   var blocks: [Int]
-  /// What was assumed about them, nil where the user said it.
+  /// What was assumed about them, nil where somebody said it.
   var assumption: String?
 
   /// The number of levels of the pyramid.
   static let count = 4
 
-  /// What the user says; else what the layout's own code does.
+  /// Under which name a file's metadata hold the taps.
+  static let recordedName = "feature_taps"
+
+  /// What the user says, or the file records; else what the layout's own code does.
   ///
   /// unilm taps after blocks 4, 6, 8 and 12 of 12, and 8, 12, 16 and 24 of 24. Its configurations count blocks from 0: 3, 5, 7, 11.
   /// transformers (5.23, `BeitForSemanticSegmentation.forward`) has the same numbers as `out_indices` and reads
   /// `hidden_states[i - 1]`, whose first entry is the embedding: the outputs after 2, 4, 6 and 10 blocks.
   init(layout: String, depth: Int, metadata: JSONObject, options: ModelOptions, file: String) throws(ModelError) {
-    if let stated = options.featureTaps {
+    // A file that was written in another layout records its taps: they belong to the weights, not to the keys.
+    let recordedTaps = RecordedValue.integers(FeatureTaps.recordedName, in: metadata)
+    if let stated = options.featureTaps ?? recordedTaps {
       guard FeatureTaps.fit(stated, depth: depth) else {
         throw FeatureTaps.failure("feature taps after blocks \(FeatureTaps.text(stated))", depth: depth, file: file)
       }

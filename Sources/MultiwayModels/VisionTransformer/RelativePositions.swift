@@ -23,29 +23,41 @@ struct RelativePositions: Sendable {
 
   /// The index [tokens, tokens] as a tensor that is computed when it is asked for.
   func tensor(name: String, dtype: DType) -> StoredTensor {
+    .relativeIndex(name: name, dtype: dtype, tokens: tokens, row: row)
+  }
+}
+
+extension StoredTensor {
+  /// The row of a bias table for every pair of tokens, [tokens, tokens] in i16 or i64, computed when it is asked for.
+  /// - Parameter row: the row for a query token and a key token.
+  static func relativeIndex(
+    name: String, dtype: DType, tokens: Int, row: @escaping @Sendable (_ query: Int, _ key: Int) -> Int
+  ) -> StoredTensor {
     StoredTensor(
-      name: name, dtype: dtype, shape: [tokens, tokens], storage: RelativeIndexStorage(positions: self, dtype: dtype))
+      name: name, dtype: dtype, shape: [tokens, tokens],
+      storage: RelativeIndexStorage(tokens: tokens, dtype: dtype, row: row))
   }
 }
 
 /// Computes an index on demand: a table of a few kilobytes may stand for an index of a hundred megabytes.
 private final class RelativeIndexStorage: TensorStorage {
-  private let positions: RelativePositions
+  private let tokens: Int
   private let dtype: DType
+  private let row: @Sendable (Int, Int) -> Int
 
-  init(positions: RelativePositions, dtype: DType) {
-    self.positions = positions
+  init(tokens: Int, dtype: DType, row: @escaping @Sendable (Int, Int) -> Int) {
+    self.tokens = tokens
     self.dtype = dtype
+    self.row = row
   }
 
-  var byteCount: Int { positions.tokens * positions.tokens * dtype.bitWidth / 8 }
+  var byteCount: Int { tokens * tokens * dtype.bitWidth / 8 }
 
   func load() -> TensorBytes {
-    let count = positions.tokens
     var rows: [Int] = []
-    rows.reserveCapacity(count * count)
-    for query in 0..<count {
-      for key in 0..<count { rows.append(positions.row(query, key)) }
+    rows.reserveCapacity(tokens * tokens)
+    for query in 0..<tokens {
+      for key in 0..<tokens { rows.append(row(query, key)) }
     }
     return dtype == .i16
       ? TensorBytes(copying: rows.map { Int16(truncatingIfNeeded: $0) })

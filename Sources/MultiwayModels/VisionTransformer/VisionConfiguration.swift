@@ -66,7 +66,7 @@ struct VisionConfiguration: Sendable {
     guard patch[2] == patch[3] else { throw sizes.failure("vision.patches.weight", patch, "square patches") }
     (width, channels, patchSize) = (patch[0], patch[1], patch[2])
     feedForwardWidth = try sizes.require("layers.0.vision.feed_forward_in.weight", rank: 2)[0]
-    depth = sizes.layerCount
+    depth = sizes.layerCount()
     hasPositions = sizes.has("vision.positions")
     hasSharedBias = sizes.has("vision.relative_bias.table")
     hasLayerBias = sizes.has("layers.0.vision.relative_bias.table")

@@ -16,8 +16,8 @@ extension NodeEvaluation {
   }
 
   func joinChannels() -> [Float] {
-    let tokens = inputs[0].shape[0] * inputs[0].shape[1]
-    let streams = inputs.map { (elements: $0.floats, width: $0.shape[2]) }
+    let tokens = inputs[0].shape.dimensions.dropLast().reduce(1, *)
+    let streams = inputs.map { (elements: $0.floats, width: $0.shape.last) }
     var result: [Float] = []
     result.reserveCapacity(shapes[0].elementCount)
     for token in 0..<tokens {

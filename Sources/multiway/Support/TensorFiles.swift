@@ -15,7 +15,8 @@ enum TensorFiles {
   /// Reads the inputs of a model. Labels and stored outputs may lie beside them; any other tensor is left to the model to refuse.
   static func readInputs(_ path: String, for graph: Graph) throws -> Inputs {
     let checkpoint = try CheckpointFormats.open(path: path)
-    let outputs = Set(["logits", "features", "image_embedding", "text_embedding"] + graph.outputs.map(\.name))
+    let outputs = Set(
+      ["logits", "features", "image_embedding", "text_embedding", "tokens", "scores"] + graph.outputs.map(\.name))
     let wanted = Set(graph.inputs.map { graph[$0].name })
     var tensors: [String: TensorValue] = [:]
     var labels: [Int]?
