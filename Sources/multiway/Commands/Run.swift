@@ -36,7 +36,7 @@ struct Run: ParsableCommand {
     for assumption in loaded.assumptions { Console.note("note: " + assumption) }
     let read = try TensorFiles.readInputs(inputs, for: loaded.graph)
     if let (generator, image) = try captions.generator(for: loaded.graph, inputs: read.tensors) {
-      return try write(generator, image, identities: [read.identity, loaded.file.identity])
+      return try write(generator, image, identities: read.identities + loaded.file.identities)
     }
     let session = try Session(loaded.graph, threads: threads.threads)
     let start = System.now
