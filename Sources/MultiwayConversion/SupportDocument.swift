@@ -36,7 +36,8 @@ public enum SupportDocument {
 
   private static var architectures: String {
     var rows = [
-      "| architecture | task | files | read | written | inputs → outputs | judged by |", "|---|---|---|---|---|---|---|",
+      "| architecture | task | files | read | written | inputs → outputs | judged by |",
+      "|---|---|---|---|---|---|---|",
     ]
     for architecture in Architectures.all {
       for row in architecture.support {

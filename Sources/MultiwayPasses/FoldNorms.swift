@@ -56,7 +56,8 @@ public struct FoldNorms: Pass {
       else { continue }
       let outputs = norms.map { graph.nodes[$0].outputs[0] }
       let choice = try weight.map { weight throws(PassError) in
-        try choose(graph, weight: weight, bias: bias, layers: layers.map { $0[0] }, names: outputs.map { graph[$0].name })
+        try choose(
+          graph, weight: weight, bias: bias, layers: layers.map { $0[0] }, names: outputs.map { graph[$0].name })
       }
       if bias == nil, case .keep = choice ?? .keep { continue }
       if let bias { fold(bias: bias, into: layers, of: &graph) }

@@ -77,7 +77,9 @@ import Testing
     var advice: String
     var change: @Sendable (StoredTensor) -> [StoredTensor]
 
-    init(_ name: String, _ file: String, _ advice: String, _ change: @escaping @Sendable (StoredTensor) -> [StoredTensor]) {
+    init(
+      _ name: String, _ file: String, _ advice: String, _ change: @escaping @Sendable (StoredTensor) -> [StoredTensor]
+    ) {
       testDescription = name
       self.file = file
       self.advice = advice

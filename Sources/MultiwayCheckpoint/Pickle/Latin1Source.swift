@@ -39,7 +39,10 @@ final class Latin1Source: ByteSource {
   }
 
   var path: String { text.path }
+  var fileByteCount: Int { text.fileByteCount }
   var identity: FileIdentity { text.identity }
+  /// Bytes are decoded when they are asked for, so that asking for many costs memory.
+  var packing: String? { "latin1" }
 
   /// The part of the text that spells the bytes in `range`, from the mark before it to the one behind it.
   private func spelling(of range: Range<Int>) -> Range<Int> {

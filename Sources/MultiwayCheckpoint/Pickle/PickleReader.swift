@@ -40,6 +40,9 @@ struct PickleReader {
   /// Reads `count` bytes, nil if fewer are left.
   mutating func readBytes(_ count: Int) throws(CheckpointError) -> [UInt8]? {
     guard count >= 0, count <= remaining else { return nil }
+    guard count <= source.headerLimit else {
+      throw CheckpointError(.overBudget, "a text of \(count) bytes", expected: "at most \(source.headerLimit)")
+    }
     try fill(count)
     let start = offset - windowStart
     offset += count

@@ -22,7 +22,7 @@ final class ZipRecordStorage: TensorStorage {
 
   var byteCount: Int { entry.size }
 
-  func load() throws(TensorError) -> TensorBytes { try load(0..<entry.size) }
+  func load() throws(TensorError) -> TensorBytes { try load(in: 0..<entry.size) }
 
   func load(in range: Range<Int>) throws(TensorError) -> TensorBytes {
     precondition(range.lowerBound >= 0 && range.upperBound <= entry.size)
