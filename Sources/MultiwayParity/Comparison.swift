@@ -1,5 +1,5 @@
 import Glibc
-import MultiwayCore
+public import MultiwayCore
 
 /// How far a candidate's values are from the reference's, over all elements of all examples.
 public struct Comparison: Sendable, Hashable {
@@ -15,7 +15,7 @@ public struct Comparison: Sendable, Hashable {
   public var meanDifference: Double
   /// The largest minus the smallest element of the reference.
   public var referenceRange: Double
-  /// The share of rows whose largest element is at the same place, for logits; nil for other values.
+  /// The share of equal answers, for logits: of examples, or of positions where each has one; nil for other values.
   public var topOneAgreement: Double?
   /// The number of elements compared.
   public var elementCount: Int
@@ -42,18 +42,15 @@ struct ComparisonAccumulator {
   private var agreeing = 0
 
   /// Adds the values of some examples.
-  /// - Parameter isClassification: compare the place of the largest element of each row.
+  /// - Parameter isClassification: compare the answers of logits.
   mutating func add(reference: TensorValue, candidate: TensorValue, isClassification: Bool = false) {
     let (left, right) = (reference.floats, candidate.floats)
     precondition(left.count == right.count, "values of \(reference.shape) and \(candidate.shape) cannot be compared")
     for index in left.indices { add(Double(left[index]), Double(right[index])) }
     guard isClassification else { return }
-    let width = reference.shape.last
-    for row in 0..<(width > 0 ? left.count / width : 0) {
-      let range = row * width..<(row + 1) * width
-      rows += 1
-      if TopOne.index(left[range]) == TopOne.index(right[range]) { agreeing += 1 }
-    }
+    let (expected, found) = (TopOne.answers(reference), TopOne.answers(candidate))
+    rows += expected.count
+    agreeing += zip(expected, found).count { $0 == $1 }
   }
 
   private mutating func add(_ reference: Double, _ candidate: Double) {
@@ -91,5 +88,28 @@ public enum TopOne {
     var best = row.startIndex
     for index in row.indices where row[index] > row[best] || row[best].isNaN && !row[index].isNaN { best = index }
     return best - row.startIndex
+  }
+
+  /// The answers of logits [N, classes], one for each example, or of logits [N, classes, height, width], one for each position.
+  public static func answers(_ logits: TensorValue) -> [Int] {
+    let rows = classRows(logits)
+    let (elements, width) = (rows.floats, rows.shape.last)
+    return (0..<rows.shape[0]).map { index(elements[$0 * width..<($0 + 1) * width]) }
+  }
+
+  /// Logits as rows of classes.
+  private static func classRows(_ logits: TensorValue) -> TensorValue {
+    let shape = logits.shape
+    guard shape.rank == 4 else {
+      return TensorValue([shape.elementCount / max(1, shape.last), shape.last], logits.floats)
+    }
+    let (elements, classes, positions) = (logits.floats, shape[1], shape[2] * shape[3])
+    var rows: [Float] = []
+    rows.reserveCapacity(elements.count)
+    for position in 0..<shape[0] * positions {
+      let start = position / positions * classes * positions + position % positions
+      for label in 0..<classes { rows.append(elements[start + label * positions]) }
+    }
+    return TensorValue([shape[0] * positions, classes], rows)
   }
 }

@@ -54,7 +54,7 @@ struct LayerVerification {
 
   private func isLinear(_ node: Node) -> Bool {
     switch node.op {
-    case .linear, .quantizedLinear: true
+    case .linear, .quantizedLinear, .featureMap(.convolution, _): true
     default: false
     }
   }

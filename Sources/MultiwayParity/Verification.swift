@@ -130,12 +130,9 @@ private struct AccuracyCounter {
   init(labels: [Int]) { self.labels = labels }
 
   mutating func add(reference left: TensorValue, candidate right: TensorValue) {
-    let width = left.shape.last
-    let (leftFloats, rightFloats) = (left.floats, right.floats)
-    for row in 0..<left.shape[0] where seen < labels.count {
-      let range = row * width..<(row + 1) * width
-      if TopOne.index(leftFloats[range]) == labels[seen] { reference += 1 }
-      if TopOne.index(rightFloats[range]) == labels[seen] { candidate += 1 }
+    for (expected, found) in zip(TopOne.answers(left), TopOne.answers(right)) where seen < labels.count {
+      if expected == labels[seen] { reference += 1 }
+      if found == labels[seen] { candidate += 1 }
       seen += 1
     }
   }

@@ -71,6 +71,9 @@ import Testing
     ("tiny/features", "fp32", "f979467a0cbc3967"), ("tiny/features", "f16", "6102f85102fafd65"),
     ("digits", "int8", "b803d7785a7dc747"), ("tiny/classification", "int8", "2398d26333ff4638"),
     ("tiny/features", "int8", "54a1d6cafdc9d88f"),
+    ("tiny/heads/captioning", "fp32", "a1046a8f548a631c"), ("tiny/heads/captioning", "int8", "913648ab6fddd4ce"),
+    ("tiny/heads/nlvr2", "fp32", "25cee8e8ce7de50d"),
+    ("tiny/heads/nlvr2", "int8", "4008a624bc588406"),
     ("tiny/heads/vqa", "fp32", "8788732667ed5df8"), ("tiny/heads/retrieval", "fp32", "11b676b1942339e5"),
   ]
 }

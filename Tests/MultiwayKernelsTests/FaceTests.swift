@@ -25,6 +25,38 @@ import Testing
     #expect(arena.read(outputs[0]) + arena.read(outputs[1]) == attention.run(RawContext(.scalar)))
   }
 
+  @Test func memoriesAndBiasReachTheKernel() throws {
+    let remembering = AttentionCase(
+      6, 2, 8, [3], caption: true, memories: [.init(tokens: 5, share: 3), .init(tokens: 2)])
+    let biased = AttentionCase(6, 2, 8, [3], biased: true)
+    let context = try KernelContext(threads: 2)
+    for attention in [remembering, biased] {
+      var layout = RegionLayout()
+      let input = layout.floats(attention.qkv[0].count)
+      let output = layout.floats(6 * 3 * attention.width)
+      let regions = attention.memories.map { (layout.floats($0.keys.count), layout.floats($0.values.count)) }
+      var arena = try Arena(byteCount: layout.byteCount)
+      arena.write(attention.qkv[0], at: input)
+      for (memory, region) in zip(attention.memories, regions) {
+        arena.write(memory.keys, at: region.0)
+        arena.write(memory.values, at: region.1)
+      }
+      let segment = AttentionSegment(
+        query: input, key: input.dropping(elements: attention.width),
+        value: input.dropping(elements: 2 * attention.width), output: output, tokens: 3, stride: attention.stride)
+      let memories = zip(attention.memories, regions).map { memory, region in
+        AttentionMemory(key: region.0, value: region.1, tokens: memory.tokens, share: memory.share)
+      }
+      let bias = AttentionBias(
+        table: TensorBytes(copying: attention.bias), rows: attention.biasRows,
+        index: TensorBytes(copying: attention.biasIndex), tokens: 3 + attention.biasSlack)
+      context.attention(
+        &arena, batch: 6, heads: 2, headSize: 8, scale: 0.3, memories: memories, segments: [segment],
+        mode: attention.caption ? .caption : .full, bias: attention.bias.isEmpty ? nil : bias)
+      #expect(arena.read(output) == attention.run(RawContext(.scalar)))
+    }
+  }
+
   @Test func rowsAndLinearLayers() throws {
     var numbers = Numbers(seed: 9)
     let (values, weight, bias) = (numbers.floats(5 * 20), numbers.floats(20), numbers.floats(20))

@@ -240,4 +240,13 @@ import Testing
     let slice = ([9, 1, 2] as [Float])[1...]
     #expect(TopOne.index(slice) == 1)
   }
+
+  /// Logits of every position are compared position by position, not along the last axis.
+  @Test func answersOfMapsAreThoseOfTheirPositions() {
+    // Two images of 1×3 positions, two classes.
+    let logits = TensorValue([2, 2, 1, 3], [1, 5, 0, 2, 4, 0, .nan, 0, 9, 1, 0, 10])
+    #expect(TopOne.answers(logits) == [1, 0, 0, 1, 0, 1])
+    #expect(TopOne.answers(TensorValue([2, 3], [1, 2, 0, 7, 7, 8])) == [1, 2])
+    #expect(TopOne.answers(TensorValue([0, 3], [])) == [])
+  }
 }

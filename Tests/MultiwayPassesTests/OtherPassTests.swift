@@ -83,6 +83,21 @@ import Testing
     }
   }
 
+  /// A table of relative positions is small, and its error goes into every score.
+  @Test func relativePositionsStayInFp32() throws {
+    var sketch = GraphSketch(seed: 2)
+    let x = sketch.graph.addInput("image", ValueType(.f32, [.symbol("batch"), 2, 4]))
+    let index = StoredTensor(name: "index", dtype: .i16, shape: [2, 2], elements: [0, 1, 2, 0] as [Int16])
+    let bias = RelativeBias(
+      table: sketch.constant("table", [3, 2], role: .relativePositionBias),
+      index: sketch.graph.addConstant(
+        Constant(name: "index", role: .relativePositionIndex, modality: .vision, data: .stored(index))))
+    sketch.output(
+      "features", try sketch.add(.attention(Attention(heads: 2, bias: bias)), x, x, x, name: "attended"))
+    let after = try checkPass(CastStorage(.bf16), on: sketch.graph, atLeast: .infinity)
+    #expect(after.constants.map(\.data.dtype) == [.f32, .i16])
+  }
+
   /// What is cast back keeps the rounding: fp32 storage of fp16 weights gives the bits of fp16 storage.
   @Test func castingBackGivesTheSameBits() throws {
     let graph = try Fixtures.graph("tiny/features")
@@ -206,7 +221,8 @@ private struct Vandal: Pass {
 
   @Test func namesAreUniqueAndSummariesAreThere() {
     let passes: [any Pass.Type] = [
-      CastStorage.self, FoldNorms.self, FoldQueryScale.self, KeepModality.self, QuantizeLinears.self,
+      CastStorage.self, FoldLayerScale.self, FoldNorms.self, FoldQueryScale.self, KeepModality.self,
+      QuantizeLinears.self,
       RemoveUnreached.self,
     ]
     #expect(Set(passes.map { $0.name }).count == passes.count)

@@ -115,7 +115,7 @@ struct Run: ParsableCommand {
   private func showAnswers(_ logits: TensorValue, labels: [Int]?) {
     let answers = Answers(logits)
     for row in answers.rows.prefix(10) {
-      let classes = row.top.map { "\($0.index) (\(Percent($0.probability)))" }.joined(separator: ", ")
+      let classes = row.top.map { "\($0.index) (\(Percent($0.share)))" }.joined(separator: ", ")
       let label = labels.flatMap { row.example < $0.count ? "   label \($0[row.example])" : nil } ?? ""
       Console.print("  example \(row.example): class \(classes)\(label)")
     }
@@ -134,12 +134,13 @@ struct Run: ParsableCommand {
       "threads": .integer(session.threadCount),
     ]
     if let logits = results.first(where: { $0.name == "logits" })?.value {
+      let answers = Answers(logits)
       object["answers"] = .array(
-        Answers(logits).rows.map { row in
+        answers.rows.map { row in
           .object([
             "example": .integer(row.example),
             "top": .array(
-              row.top.map { .object(["class": .integer($0.index), "probability": .real($0.probability)]) }),
+              row.top.map { .object(["class": .integer($0.index), answers.meaning: .real($0.share)]) }),
           ])
         })
     }
@@ -151,15 +152,33 @@ struct Run: ParsableCommand {
 struct Answers {
   struct Row {
     var example: Int
-    var top: [(index: Int, probability: Double)]
+    var top: [(index: Int, share: Double)]
   }
 
   let rows: [Row]
+  /// What the share of a class is: its probability, or for logits of every position the share of positions whose answer it is.
+  let meaning: String
 
   init(_ logits: TensorValue, count: Int = 3) {
+    meaning = logits.shape.rank == 4 ? "share_of_positions" : "probability"
+    rows = logits.shape.rank == 4 ? Answers.ofMaps(logits, count) : Answers.ofRows(logits, count)
+  }
+
+  private static func ofMaps(_ logits: TensorValue, _ count: Int) -> [Row] {
+    (0..<logits.shape[0]).map { example in
+      var counts = [Int](repeating: 0, count: logits.shape[1])
+      let answers = TopOne.answers(logits.rows(example..<example + 1))
+      for answer in answers { counts[answer] += 1 }
+      let order = counts.indices.filter { counts[$0] > 0 }.sorted { (counts[$1], $0) < (counts[$0], $1) }
+      return Row(
+        example: example, top: order.prefix(count).map { ($0, Double(counts[$0]) / Double(answers.count)) })
+    }
+  }
+
+  private static func ofRows(_ logits: TensorValue, _ count: Int) -> [Row] {
     let width = logits.shape.last
     let values = logits.floats
-    rows = (0..<(width == 0 ? 0 : values.count / width)).map { example in
+    return (0..<(width == 0 ? 0 : values.count / width)).map { example in
       let row = values[example * width..<(example + 1) * width].map(Double.init)
       let order = row.indices.sorted { (row[$1], $0) < (row[$0], $1) }.prefix(count)
       let largest = row.max() ?? 0
