@@ -18,6 +18,8 @@ final class CountingSource: ByteSource {
   }
 
   var byteCount: Int { contents.byteCount }
+  var fileByteCount: Int { contents.byteCount }
+  var packing: String? { nil }
   /// How many bytes were asked for since the last call.
   func takeCount() -> Int {
     asked.withLock { count in
