@@ -9,7 +9,8 @@ struct NearestLayout {
   private var strangers: [String]
   private var missing: [String]
 
-  /// Compares the keys, layer numbers left out, with those of every known layout; nil where not even a tenth of them is known.
+  /// Compares the keys, layer numbers left out, with those of every known layout; nil where not even a tenth of them is
+  /// known.
   static func find(_ tensors: [StoredTensor]) -> NearestLayout? {
     let keys = unique(tensors.map { normalized($0.name) })
     var best: NearestLayout?
@@ -23,7 +24,8 @@ struct NearestLayout {
         guard matched.count * 10 > keys.count, likeness > best?.likeness ?? 0 else { continue }
         let present = Set(matched)
         best = NearestLayout(
-          likeness: likeness, title: "\(architecture.name) in the \(layout) layout", matched: matched.count, total: keys.count,
+          likeness: likeness, title: "\(architecture.name) in the \(layout) layout", matched: matched.count,
+          total: keys.count,
           strangers: keys.filter { !known.contains($0) }, missing: wanted.filter { !present.contains($0) })
       }
     }
