@@ -89,6 +89,8 @@ private func same(_ bytes: TensorBytes, _ expected: ArraySlice<UInt8>) -> Bool {
   /// The same tensors, whatever is around them.
   @Test(arguments: [
     "safetensors/all_dtypes.safetensors", "pytorch/views.pth", "pytorch/train_ckpt.pth", "gguf/kv_types.gguf",
+    "gguf/blocks.gguf", "numpy/array.npy", "numpy/arrays.npz", "numpy/compressed.npz", "pytorch-legacy/legacy.pth",
+    "pytorch-legacy/tar.pth", "pytorch-legacy/tensors_protocol4.pkl",
   ])
   func sameTensorsAsUnpacked(path: String) throws {
     let name = String(path.split(separator: "/")[1])

@@ -103,7 +103,8 @@ def make_zstd() -> None:
     corpus = Corpus(FORMATS / "zstd/golden")
     for path in [
         "safetensors/all_dtypes.safetensors", "pytorch/views.pth", "pytorch/train_ckpt.pth", "pytorch/zip_comment.pth",
-        "gguf/plain.gguf", "gguf/kv_types.gguf",
+        "gguf/plain.gguf", "gguf/kv_types.gguf", "gguf/blocks.gguf", "numpy/arrays.npz", "numpy/compressed.npz",
+        "numpy/array.npy", "pytorch-legacy/legacy.pth", "pytorch-legacy/tar.pth", "pytorch-legacy/tensors_protocol4.pkl",
     ]:
         content, case = golden(path)
         name = path.split("/")[1] + ".zst"

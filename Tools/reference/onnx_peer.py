@@ -13,6 +13,20 @@ from torch import Tensor, nn
 Outputs = dict[str, Tensor]
 
 
+LARGEST_WHOLE = 1_500_000_000
+"""Bytes of weights up to which a file holds them itself: protobuf ends at 2 GB."""
+
+
+def quantize(exported: Path, quantized: Path, *, beside: bool = False) -> None:
+    """ONNX Runtime's dynamic int8 as it is compared with here; `beside` puts the weights into a file of their own."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    logging.getLogger().setLevel(logging.ERROR)
+    quantize_dynamic(
+        exported, quantized, per_channel=True, reduce_range=False, weight_type=QuantType.QInt8, use_external_data_format=beside
+    )
+
+
 class Positional(nn.Module):
     """A function of named tensors with places for names, as the exporter wants it. `module` holds the weights."""
 
@@ -30,7 +44,6 @@ def dynamic_int8(
     """What ONNX Runtime computes for these inputs once every MatMul of the exported module is int8, with a scale a channel of the
     weights. `outputs` are the names of what `run` gives, in its order."""
     import onnxruntime
-    from onnxruntime.quantization import QuantType, quantize_dynamic
 
     exported, quantized = folder / "model.onnx", folder / "int8.onnx"
     names = list(inputs)
@@ -45,11 +58,8 @@ def dynamic_int8(
             opset_version=17,
             dynamo=False,
         )
-        logging.getLogger().setLevel(logging.ERROR)
-        large = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values()) > 1_500_000_000
-        quantize_dynamic(
-            exported, quantized, per_channel=True, reduce_range=False, weight_type=QuantType.QInt8, use_external_data_format=large
-        )
+        size = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+        quantize(exported, quantized, beside=size > LARGEST_WHOLE)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3

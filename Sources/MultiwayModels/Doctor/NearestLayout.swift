@@ -2,13 +2,15 @@ import MultiwayCore
 
 /// The architecture and layout whose keys are most like those of a state dict.
 struct NearestLayout {
+  private var likeness: Double
   private var title: String
   private var matched: Int
   private var total: Int
   private var strangers: [String]
   private var missing: [String]
 
-  /// Compares the keys, layer numbers left out, with those of every known layout; nil where not even a tenth of them is known.
+  /// Compares the keys, layer numbers left out, with those of every known layout; nil where not even a tenth of them is
+  /// known.
   static func find(_ tensors: [StoredTensor]) -> NearestLayout? {
     let keys = unique(tensors.map { normalized($0.name) })
     var best: NearestLayout?
@@ -17,10 +19,13 @@ struct NearestLayout {
         let wanted = unique(templates.map(normalized))
         let known = Set(wanted)
         let matched = keys.filter { known.contains($0) }
-        guard matched.count * 10 > keys.count, matched.count > best?.matched ?? 0 else { continue }
+        // Keys that both have, of those that either has: an architecture with more keys is no nearer for that.
+        let likeness = Double(matched.count) / Double(keys.count + wanted.count - matched.count)
+        guard matched.count * 10 > keys.count, likeness > best?.likeness ?? 0 else { continue }
         let present = Set(matched)
         best = NearestLayout(
-          title: "\(architecture.name) in the \(layout) layout", matched: matched.count, total: keys.count,
+          likeness: likeness, title: "\(architecture.name) in the \(layout) layout", matched: matched.count,
+          total: keys.count,
           strangers: keys.filter { !known.contains($0) }, missing: wanted.filter { !present.contains($0) })
       }
     }

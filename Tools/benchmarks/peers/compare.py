@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import statistics
 import subprocess
 import sys
@@ -24,9 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors.numpy import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "reference"))
+
+import checkpoints
+import onnx_peer
+from measures import sqnr
 
 Run = Callable[[np.ndarray], np.ndarray]
 """An engine: normalised images in, logits out."""
@@ -43,10 +47,6 @@ class Engine:
 
 def pytorch(checkpoint: Path, heads: int | None, threads: int, work: Path) -> tuple[Engine, Path]:
     """PyTorch itself, and the ONNX file that the others start from."""
-    import torch
-
-    import checkpoints
-
     torch.set_num_threads(threads)
     model = checkpoints.load(checkpoint, heads)
     if model.configuration.task != "classification":
@@ -94,11 +94,8 @@ def onnxruntime_engine(name: str, file: Path, threads: int) -> Engine:
 
 
 def onnxruntime_dynamic(exported: Path, threads: int) -> Engine:
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
     quantized = exported.with_name("dynamic_int8.onnx")
-    logging.getLogger().setLevel(logging.ERROR)
-    quantize_dynamic(exported, quantized, per_channel=True, reduce_range=False, weight_type=QuantType.QInt8)
+    onnx_peer.quantize(exported, quantized)
     return onnxruntime_engine("ONNX Runtime dynamic int8, per channel", quantized, threads)
 
 
@@ -152,12 +149,6 @@ def ours(artifact: Path, binary: Path, threads: int, work: Path) -> Engine:
     return Engine(f"multiway, {artifact.name}", run, artifact.stat().st_size, timed)
 
 
-def sqnr(reference: np.ndarray, other: np.ndarray) -> float:
-    reference, other = reference.astype(np.float64), other.astype(np.float64)
-    noise = np.sum((reference - other) ** 2)
-    return float("inf") if noise == 0 else 10 * np.log10(np.sum(reference**2) / noise)
-
-
 def row(engine: Engine, reference: np.ndarray, logits: np.ndarray, latency: float | None) -> list[str]:
     a, b = reference.astype(np.float64), logits.astype(np.float64)
     cosine = np.sum(a * b, -1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
@@ -165,7 +156,7 @@ def row(engine: Engine, reference: np.ndarray, logits: np.ndarray, latency: floa
     cells = [
         engine.name,
         f"{engine.bytes / 1e6:.1f}",
-        f"{sqnr(reference, logits):.1f}",
+        f"{sqnr(torch.from_numpy(reference), torch.from_numpy(logits)):.1f}",
         f"{cosine.min():.7f}",
         f"{np.abs(a - b).max():.2g}",
         f"{agreement:.1%}",
