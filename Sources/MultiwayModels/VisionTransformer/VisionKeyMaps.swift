@@ -33,10 +33,12 @@ extension KeyMap {
       let style = BlocksStyle(
         hasFusedBias: names.contains(prefix + "blocks.0.attn.qkv.bias"),
         namesScalesLS: names.contains(prefix + "blocks.0.ls1.gamma"))
-      let isUniLM = isTrainingFile || names.contains { key in
-        key.hasSuffix("relative_position_index") || key.hasSuffix("mask_token") || key.hasSuffix("lm_head.weight")
-          || key.hasPrefix("decode_head.")
-      }
+      let isUniLM =
+        isTrainingFile
+        || names.contains { key in
+          key.hasSuffix("relative_position_index") || key.hasSuffix("mask_token") || key.hasSuffix("lm_head.weight")
+            || key.hasPrefix("decode_head.")
+        }
       let layout = isUniLM && family == .beit ? "unilm" : "timm"
       return blocks(layout: layout, style: style, prefix: prefix).withUperNet(.mmsegmentation)
     case .huggingFace, .huggingFaceInMemory:
