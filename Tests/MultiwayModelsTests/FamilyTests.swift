@@ -37,6 +37,7 @@ import Testing
       ("vit_layer_scale", ["timm.safetensors"]), ("vit_features", ["huggingface", "huggingface5"]),
       ("data2vec_classification", ["huggingface"]), ("data2vec_shared_bias", ["huggingface"]),
       ("data2vec_both_biases", ["huggingface"]), ("beit3_timm", ["timm.safetensors"]),
+      ("beit3_features", ["timm.safetensors"]),
     ].flatMap { model, files in files.map { Case(model: model, file: $0, heads: 2) } } + [
       Case(
         model: "beit_epsilon", file: "huggingface_eps12", outputs: "outputs_huggingface_eps12.safetensors", heads: 2)
