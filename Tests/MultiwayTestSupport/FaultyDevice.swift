@@ -46,54 +46,64 @@ public final class FaultyDevice: OutputDevice {
     return true
   }
 
+  /// The machine's call, unless it is the one that fails.
   public func openUnnamed(in folder: String) throws(SystemCallError) -> Int32 {
     _ = try meets(.openUnnamed)
     guard knowsUnnamed else { throw SystemCallError(95) }
     return try system.openUnnamed(in: folder)
   }
 
+  /// The machine's call, unless it is the one that fails.
   public func create(_ path: String) throws(SystemCallError) -> Int32 {
     _ = try meets(.create)
     return try system.create(path)
   }
 
+  /// The machine's call, unless it is the one that fails.
   public func write(_ bytes: borrowing RawSpan, to descriptor: Int32) throws(SystemCallError) -> Int {
     let isShort = try meets(.write)
     return try system.write(
       bytes.extracting(first: isShort ? (bytes.byteCount + 1) / 2 : bytes.byteCount), to: descriptor)
   }
 
+  /// The machine's call, unless it is the one that fails.
   public func write(_ bytes: borrowing RawSpan, to descriptor: Int32, at offset: Int) throws(SystemCallError) -> Int {
     let isShort = try meets(.rewrite)
     return try system.write(
       bytes.extracting(first: isShort ? (bytes.byteCount + 1) / 2 : bytes.byteCount), to: descriptor, at: offset)
   }
 
+  /// The machine's call, unless it is the one that fails.
   public func synchronize(_ descriptor: Int32) throws(SystemCallError) {
     _ = try meets(.synchronize)
     try system.synchronize(descriptor)
   }
 
+  /// The machine's call, unless it is the one that fails.
   public func name(_ descriptor: Int32, _ path: String) throws(SystemCallError) {
     _ = try meets(.name)
     try system.name(descriptor, path)
   }
 
+  /// The machine's call, unless it is the one that fails.
   public func link(_ path: String, to newPath: String) throws(SystemCallError) {
     _ = try meets(.link)
     try system.link(path, to: newPath)
   }
 
+  /// The machine's call, unless it is the one that fails.
   public func rename(_ path: String, to newPath: String) throws(SystemCallError) {
     _ = try meets(.rename)
     try system.rename(path, to: newPath)
   }
 
+  /// The machine's call, unless it is the one that fails.
   public func unlink(_ path: String) throws(SystemCallError) {
     _ = try meets(.unlink)
     try system.unlink(path)
   }
 
+  /// The machine's call, unless it is the one that fails.
   public func synchronizeFolder(_ path: String) throws(SystemCallError) {
     _ = try meets(.synchronizeFolder)
     try system.synchronizeFolder(path)
