@@ -23,7 +23,7 @@ struct Layer {
 /// Lowest row first. A target imports only rows above its own in this list, and the build enforces it
 /// (`swift build --explicit-target-dependency-import-check error`).
 let layers: [Layer] = [
-  Layer(name: "MultiwayCore", imports: []),
+  Layer(name: "MultiwayCore", imports: ["CMultiwayFiles", "CXXHash"]),
   Layer(name: "MultiwayGGUF", imports: ["MultiwayCore"]),
   Layer(name: "MultiwayGraph", imports: ["MultiwayCore"]),
   Layer(name: "MultiwayCheckpoint", imports: ["MultiwayCore", "MultiwayGGUF", "CDeflate", "CZstd"]),
@@ -69,6 +69,8 @@ let package = Package(
     .systemLibrary(name: "COpenBLAS", providers: [.apt(["libopenblas-dev"])]),
     .systemLibrary(name: "CDeflate", providers: [.apt(["libdeflate-dev"])]),
     .systemLibrary(name: "CZstd", providers: [.apt(["libzstd-dev"])]),
+    .systemLibrary(name: "CXXHash", providers: [.apt(["libxxhash-dev"])]),
+    .target(name: "CMultiwayFiles"),
     .target(name: "CMultiwayKernels"),
     .executableTarget(
       name: "multiway",
