@@ -38,6 +38,9 @@ let layers: [Layer] = [
     name: "MultiwayArtifact",
     imports: ["MultiwayCore", "MultiwayGGUF", "MultiwayGraph", "MultiwayQuantization"]),
   Layer(
+    name: "MultiwayONNX",
+    imports: ["MultiwayCore", "MultiwayGraph", "MultiwayQuantization", "CONNX", "CProtobufC"]),
+  Layer(
     name: "MultiwayRuntime",
     imports: [
       "MultiwayCore", "MultiwayGraph", "MultiwayKernels", "MultiwayQuantization", "MultiwayArtifact",
@@ -49,8 +52,8 @@ let layers: [Layer] = [
     name: "MultiwayConversion",
     imports: [
       "MultiwayCore", "MultiwayGGUF", "MultiwayGraph", "MultiwayCheckpoint", "MultiwayModels",
-      "MultiwayQuantization", "MultiwayPasses", "MultiwayReference", "MultiwayArtifact", "MultiwayRuntime",
-      "MultiwayParity",
+      "MultiwayQuantization", "MultiwayPasses", "MultiwayReference", "MultiwayArtifact", "MultiwayONNX",
+      "MultiwayRuntime", "MultiwayParity",
     ]),
 ]
 
@@ -68,7 +71,9 @@ let package = Package(
     .systemLibrary(name: "COpenBLAS", providers: [.apt(["libopenblas-dev"])]),
     .systemLibrary(name: "CDeflate", providers: [.apt(["libdeflate-dev"])]),
     .systemLibrary(name: "CZstd", providers: [.apt(["libzstd-dev"])]),
+    .systemLibrary(name: "CProtobufC", providers: [.apt(["libprotobuf-c-dev"])]),
     .target(name: "CMultiwayKernels"),
+    .target(name: "CONNX", dependencies: ["CProtobufC"]),
     .executableTarget(
       name: "multiway",
       dependencies: layers.map { .target(name: $0.name) } + [
