@@ -39,6 +39,9 @@ let layers: [Layer] = [
     name: "MultiwayArtifact",
     imports: ["MultiwayCore", "MultiwayGGUF", "MultiwayGraph", "MultiwayQuantization"]),
   Layer(
+    name: "MultiwayONNX",
+    imports: ["MultiwayCore", "MultiwayGraph", "MultiwayQuantization", "CONNX", "CProtobufC"]),
+  Layer(
     name: "MultiwayRuntime",
     imports: [
       "MultiwayCore", "MultiwayGraph", "MultiwayKernels", "MultiwayQuantization", "MultiwayArtifact",
@@ -50,8 +53,8 @@ let layers: [Layer] = [
     name: "MultiwayConversion",
     imports: [
       "MultiwayCore", "MultiwayGGUF", "MultiwayGraph", "MultiwayCheckpoint", "MultiwayModels",
-      "MultiwayQuantization", "MultiwayPasses", "MultiwayReference", "MultiwayArtifact", "MultiwayRuntime",
-      "MultiwayParity",
+      "MultiwayQuantization", "MultiwayPasses", "MultiwayReference", "MultiwayArtifact", "MultiwayONNX",
+      "MultiwayRuntime", "MultiwayParity",
     ]),
 ]
 
@@ -71,7 +74,9 @@ let package = Package(
     .systemLibrary(name: "CZstd", providers: [.apt(["libzstd-dev"])]),
     .systemLibrary(name: "CXXHash", providers: [.apt(["libxxhash-dev"])]),
     .target(name: "CMultiwayFiles"),
+    .systemLibrary(name: "CProtobufC", providers: [.apt(["libprotobuf-c-dev"])]),
     .target(name: "CMultiwayKernels"),
+    .target(name: "CONNX", dependencies: ["CProtobufC"]),
     .executableTarget(
       name: "multiway",
       dependencies: layers.map { .target(name: $0.name) } + [
