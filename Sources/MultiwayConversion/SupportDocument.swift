@@ -19,7 +19,7 @@ public enum SupportDocument {
       `multiway convert --layout`. From one layout to another and back, every tensor has the bytes that it had.
     * The names of inputs and outputs are those of `multiway run`.
     * Every row runs in the fp32 reference and in the runtime, in fp32, with fp16 or bf16 storage and in int8. Outputs agree with
-      the oracle's at 95 dB and more in fp32; figures at released sizes are in [Performance.md](Performance.md).
+      the oracle's at 95 dB and more in fp32; figures at released sizes are in [Parity.md](Parity.md).
     * What lies outside of the rows still converts: `multiway convert IN OUT.safetensors` needs no known architecture.
 
     ## Containers
