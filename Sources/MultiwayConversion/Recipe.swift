@@ -46,7 +46,7 @@ public enum Recipes {
     name: "int8",
     summary: "int8 in all layers of the blocks, fp16 storage for patch embedding, head and tables",
     int8Roles: Set(Role.allCases.filter(\.isBlockLinear)), matrixStorage: .f16, normWeights: .whereErrorDoesNotGrow,
-    gates: Gates(outputSQNR: 28, layerSQNR: 36, topOneAgreement: 0.98))
+    gates: Gates(outputSQNR: 26, layerSQNR: 36, topOneAgreement: 0.98))
 
   /// Everything linear in int8.
   static let int8All = Recipe(
