@@ -133,11 +133,18 @@ extension GraphLowering {
     }
     valueNames = wanted
     let fixed = graph.inputs + graph.outputs.map(\.value)
+    let isFixed = Set(fixed)
     var isNamed = [Bool](repeating: false, count: wanted.count)
     for id in fixed + graph.values.indices.map(ValueID.init) where !isNamed[id.index] {
       isNamed[id.index] = true
-      valueNames[id.index] = unique(wanted[id.index])
+      let name = wanted[id.index]
+      valueNames[id.index] = unique(!isFixed.contains(id) && GraphLowering.isTaken(name) ? name + ".value" : name)
     }
+  }
+
+  /// True for the names that ONNX Runtime's quantization gives to what it makes of a value: it does not look whether they are in use.
+  private static func isTaken(_ name: String) -> Bool {
+    ["_scale", "_zero_point", "_quantized"].contains { name.hasSuffix($0) }
   }
 
   /// A value that is several outputs, or an input that is one, gets a node for each further name.
@@ -177,9 +184,7 @@ extension GraphLowering {
   /// Plans a tensor and gives its name.
   mutating func weight(_ name: String, _ type: ONNXElementType, _ dimensions: [Int], _ source: Weight.Source) -> String
   {
-    // ONNX Runtime's quantization names what it makes of a value `x` so, and does not look whether a tensor has that name.
-    let isTaken = ["_scale", "_zero_point", "_quantized"].contains { name.hasSuffix($0) }
-    let name = unique(isTaken ? name + ".weight" : name)
+    let name = unique(GraphLowering.isTaken(name) ? name + ".weight" : name)
     weights.append(Weight(name: name, type: type, dimensions: dimensions, source: source))
     return name
   }
