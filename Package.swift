@@ -23,10 +23,11 @@ struct Layer {
 /// Lowest row first. A target imports only rows above its own in this list, and the build enforces it
 /// (`swift build --explicit-target-dependency-import-check error`).
 let layers: [Layer] = [
-  Layer(name: "MultiwayCore", imports: []),
+  Layer(name: "MultiwayCore", imports: ["CMultiwayFiles", "CXXHash"]),
   Layer(name: "MultiwayGGUF", imports: ["MultiwayCore"]),
   Layer(name: "MultiwayGraph", imports: ["MultiwayCore"]),
   Layer(name: "MultiwayCheckpoint", imports: ["MultiwayCore", "MultiwayGGUF", "CDeflate", "CZstd"]),
+  Layer(name: "MultiwayDelivery", imports: ["MultiwayCore", "CZstd"]),
   Layer(name: "MultiwayKernels", imports: ["MultiwayCore", "CMultiwayKernels"]),
   Layer(name: "MultiwayModels", imports: ["MultiwayCore", "MultiwayGraph", "MultiwayCheckpoint"]),
   Layer(name: "MultiwayQuantization", imports: ["MultiwayCore", "MultiwayGraph", "MultiwayKernels"]),
@@ -71,6 +72,8 @@ let package = Package(
     .systemLibrary(name: "COpenBLAS", providers: [.apt(["libopenblas-dev"])]),
     .systemLibrary(name: "CDeflate", providers: [.apt(["libdeflate-dev"])]),
     .systemLibrary(name: "CZstd", providers: [.apt(["libzstd-dev"])]),
+    .systemLibrary(name: "CXXHash", providers: [.apt(["libxxhash-dev"])]),
+    .target(name: "CMultiwayFiles"),
     .systemLibrary(name: "CProtobufC", providers: [.apt(["libprotobuf-c-dev"])]),
     .target(name: "CMultiwayKernels"),
     .target(name: "CONNX", dependencies: ["CProtobufC"]),

@@ -121,6 +121,8 @@ public enum FileErrorCode: FailureCode {
   case cannotCreate
   /// A read or write failed.
   case inputOutput
+  /// An input changed while it was read.
+  case changed
 
   /// The exit code class.
   public var category: FailureCategory {
@@ -128,7 +130,7 @@ public enum FileErrorCode: FailureCode {
     case .notFound, .unreadable: .noInput
     case .leavesFolder: .data
     case .exists, .cannotCreate: .cannotCreate
-    case .inputOutput: .inputOutput
+    case .inputOutput, .changed: .inputOutput
     }
   }
 }

@@ -1,3 +1,4 @@
+import CMultiwayFiles
 import Glibc
 
 /// Bytes that stay where they are for as long as this value lives: a part of a mapped file, or memory of our own.
@@ -127,8 +128,9 @@ public final class AlignedBuffer: @unchecked Sendable {
 
 /// A read-only memory mapping of a regular file, unmapped with its last reference.
 ///
-/// The file's size is taken once, when it is opened. If somebody shortens the file afterwards, reading the lost part raises
-/// SIGBUS: do not convert files that are being written.
+/// The file's size is taken once, when it is opened. If somebody shortens the file afterwards, or the disk fails, reading the lost part
+/// raises SIGBUS, which ends the process, unless it has called `survivesLostPages()`: then zeros are read in its place, and the file
+/// counts as changed. `OutputFile` makes no file from inputs that have changed.
 @safe
 public final class MappedFile: @unchecked Sendable {
   /// The path as it was given.
@@ -136,6 +138,7 @@ public final class MappedFile: @unchecked Sendable {
   /// The size in bytes.
   public let byteCount: Int
   private let base: UnsafeMutableRawPointer?
+  private let registration: OpaquePointer?
   /// Device and inode, by which an output is kept from replacing its own input.
   public let identity: FileIdentity
 
@@ -164,6 +167,7 @@ public final class MappedFile: @unchecked Sendable {
     identity = FileIdentity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
     guard size > 0 else {
       unsafe base = nil
+      unsafe registration = nil
       return
     }
     let address = unsafe mmap(nil, size, PROT_READ, MAP_PRIVATE, descriptor, 0)
@@ -171,10 +175,29 @@ public final class MappedFile: @unchecked Sendable {
       throw FileError(.inputOutput, "cannot map the file: \(systemMessage(errno))", file: path)
     }
     unsafe base = address
+    var file = mwf_file(
+      device: identity.device, inode: identity.inode, size: UInt64(size),
+      modified_seconds: Int64(status.st_mtim.tv_sec), modified_nanoseconds: Int64(status.st_mtim.tv_nsec))
+    unsafe registration = mwf_mapping_register(address, &file, path)
   }
 
   deinit {
-    if let base = unsafe base { unsafe _ = munmap(base, byteCount) }
+    guard let base = unsafe base else { return }
+    unsafe mwf_mapping_release(registration)
+    unsafe _ = munmap(base, byteCount)
+  }
+
+  /// From now on a mapped file of this process that loses bytes reads as zeros and counts as changed, where the process would end by
+  /// SIGBUS. Programs call it once, before they open files; SIGBUS of other causes goes where it went.
+  public static func survivesLostPages() { mwf_survive_lost_pages() }
+
+  /// The error for the first mapped file of this process that lost bytes while it was read, if any did.
+  public static var firstLoss: FileError? { unsafe mwf_first_lost_file().map { unsafe .changed(String(cString: $0)) } }
+
+  /// Throws `.changed` if a mapped file lost bytes, or has another size or time of change than when it was mapped.
+  static func checkUnchanged(_ identity: FileIdentity) throws(FileError) {
+    guard let path = unsafe mwf_changed_file(identity.device, identity.inode) else { return }
+    throw unsafe .changed(String(cString: path))
   }
 
   /// All bytes of the file.
@@ -204,6 +227,14 @@ public struct FileIdentity: Hashable, Sendable {
 }
 
 extension FileError {
+  /// The error for an input that was not the same file from beginning to end.
+  static func changed(_ path: String) -> FileError {
+    FileError(
+      .changed, "the input was shortened or written to, or its disk failed, while it was read",
+      expected: "a file that stays as it is", remedy: "wait until it is complete, or copy it, and try again", file: path
+    )
+  }
+
   /// The error for a file that cannot be opened for reading.
   static func opening(_ path: String, errno code: Int32) -> FileError {
     if code == ENOENT || code == ENOTDIR {

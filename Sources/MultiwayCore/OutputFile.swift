@@ -2,17 +2,21 @@ import Glibc
 
 /// A file that appears under its name whole or not at all.
 ///
-/// The bytes go to a temporary file in the same folder; `commit()` flushes them to the disk, renames the file and flushes the
-/// folder. If the value goes away before that, the temporary file is removed and whatever stood under the name stays.
-@safe
+/// The bytes go to a file without a name in the same folder; `commit()` flushes them to the disk, gives the file its name and flushes
+/// the folder. If the value goes away before that, or the process does in whatever way, whatever stood under the name stays and nothing
+/// else is left. A file that replaces another has a temporary name for the moment between two system calls, as only a renamed file
+/// replaces one; and where the file system knows no files without names, the file has it from the beginning. Errors and, in a program
+/// that asked for it by `Interrupts.removeTemporaryFiles()`, interrupts remove that name; only SIGKILL and power failures leave it.
 public struct OutputFile: ~Copyable {
+  private let device: any OutputDevice
   private let descriptor: Int32
-  private let temporaryPath: String
+  /// The temporary name, nil while there is none.
+  private var temporary: TemporaryName?
   /// The name that the file will have.
   public let path: String
   private let replaces: Bool
+  private let inputs: [FileIdentity]
   private var buffer: [UInt8] = []
-  private var isOpen = true
   /// The number of bytes written so far.
   public private(set) var byteCount = 0
 
@@ -21,34 +25,33 @@ public struct OutputFile: ~Copyable {
   /// Starts writing `path`.
   /// - Parameters:
   ///   - overwrite: allow an existing regular file to be replaced.
-  ///   - inputs: files that are being read; the output may not be one of them, whatever `overwrite` says.
+  ///   - inputs: files that are being read; the output may not be one of them, whatever `overwrite` says, and it does not appear if one
+  ///     of them changes in the meantime.
   public init(path: String, overwrite: Bool, inputs: [FileIdentity] = []) throws(FileError) {
     try OutputFile.checkDestination(path, overwrite: overwrite, inputs: inputs)
-    var name = path
-    var folder = ""
-    if let slash = path.lastIndex(of: "/") {
-      folder = String(path[...slash])
-      name = String(path[path.index(after: slash)...])
+    let device = OutputDevices.current
+    do throws(SystemCallError) {
+      let folder = OutputFile.folder(of: path)
+      descriptor = try OutputFile.retrying { () throws(SystemCallError) in try device.openUnnamed(in: folder) }
+      temporary = nil
+    } catch {
+      guard error.code == EOPNOTSUPP else { throw OutputFile.cannotCreate(path, error) }
+      var created: Int32 = -1
+      temporary = try OutputFile.withTemporaryName(for: path, onFailure: OutputFile.cannotCreate) {
+        (name) throws(SystemCallError) in created = try device.create(name)
+      }
+      descriptor = created
     }
-    let candidate = "\(folder).\(name).\(getpid()).partial"
-    let opened = unsafe open(candidate, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o666)
-    guard opened >= 0 else {
-      throw FileError(
-        .cannotCreate, "cannot create the output: \(systemMessage(errno))",
-        remedy: "check that the folder exists and can be written to", file: path)
-    }
-    descriptor = opened
-    temporaryPath = candidate
+    self.device = device
     self.path = path
+    self.inputs = inputs
     replaces = overwrite
     buffer.reserveCapacity(OutputFile.bufferSize)
   }
 
   deinit {
-    if isOpen {
-      close(descriptor)
-      unsafe _ = unlink(temporaryPath)
-    }
+    close(descriptor)
+    if let name = temporary?.path { _ = OutputFile.hasRemoved(name, on: device) }
   }
 
   /// Refuses a destination that exists (unless it may be replaced), is no regular file, or is an input.
@@ -57,7 +60,7 @@ public struct OutputFile: ~Copyable {
     guard unsafe lstat(path, &status) == 0 else {
       let code = errno
       if code == ENOENT { return }
-      throw FileError(.cannotCreate, "cannot create the output: \(systemMessage(code))", file: path)
+      throw cannotCreate(path, SystemCallError(code))
     }
     if inputs.contains(FileIdentity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))) {
       throw FileError(
@@ -78,7 +81,7 @@ public struct OutputFile: ~Copyable {
   public mutating func write(_ bytes: borrowing RawSpan) throws(FileError) {
     if buffer.count + bytes.byteCount > OutputFile.bufferSize { try flush() }
     if bytes.byteCount >= OutputFile.bufferSize {
-      try OutputFile.writeAll(descriptor, bytes, path: path)
+      try writeAll(bytes, at: nil)
     } else {
       buffer.append(contentsOf: bytes.array)
     }
@@ -90,6 +93,13 @@ public struct OutputFile: ~Copyable {
     try withBytes(of: elements) { (bytes) throws(FileError) in try write(bytes) }
   }
 
+  /// Writes bytes once more that were written before, from `offset` on: what a header says about what comes after it.
+  public mutating func rewrite(_ bytes: [UInt8], at offset: Int) throws(FileError) {
+    precondition(offset >= 0 && bytes.count <= byteCount - offset, "only what was written can be written again")
+    try flush()
+    try withBytes(of: bytes) { (bytes) throws(FileError) in try writeAll(bytes, at: offset) }
+  }
+
   /// Appends zero bytes until the count is a multiple of `alignment`.
   public mutating func pad(toMultipleOf alignment: Int) throws(FileError) {
     let excess = byteCount % alignment
@@ -97,66 +107,171 @@ public struct OutputFile: ~Copyable {
   }
 
   /// Makes the file appear under its name, flushed to the disk.
+  ///
+  /// If the folder cannot be flushed, the error says so: the file is there and whole, but a power failure might still undo it.
   public consuming func commit() throws(FileError) {
     try flush()
-    guard fsync(descriptor) == 0 else { throw OutputFile.failed(path, errno) }
+    for input in inputs { try MappedFile.checkUnchanged(input) }
+    try calling { (device, descriptor) throws(SystemCallError) in try device.synchronize(descriptor) }
     try giveName()
-    isOpen = false
-    close(descriptor)
-    try OutputFile.syncFolder(of: path)
+    do throws(SystemCallError) {
+      let device = device
+      let folder = OutputFile.folder(of: path)
+      try OutputFile.retrying { () throws(SystemCallError) in try device.synchronizeFolder(folder) }
+    } catch {
+      // Some file systems cannot flush a folder, and some folders may be written to but not read.
+      guard ![EINVAL, EOPNOTSUPP, EACCES, EBADF].contains(error.code) else { return }
+      throw FileError(
+        .inputOutput, "the output is complete, but its folder could not be flushed: \(systemMessage(error.code))",
+        remedy: "check the disk: after a power failure the file might be missing", file: path)
+    }
+  }
+}
+
+extension OutputFile {
+  private mutating func giveName() throws(FileError) {
+    if temporary == nil, !replaces {
+      // A new name, unlike a rename, never replaces what somebody else created in the meantime.
+      let path = path
+      return try appear { (device, descriptor) throws(SystemCallError) in try device.name(descriptor, path) }
+    }
+    if temporary == nil {
+      let (device, descriptor) = (device, descriptor)
+      temporary = try OutputFile.withTemporaryName(for: path, onFailure: OutputFile.failed) {
+        (name) throws(SystemCallError) in try device.name(descriptor, name)
+      }
+    }
+    guard let name = temporary?.path else { return }
+    let path = path
+    if !replaces {
+      do throws(SystemCallError) {
+        let device = device
+        try OutputFile.retrying { () throws(SystemCallError) in try device.link(name, to: path) }
+        // Where this fails, the deinitializer tries again.
+        if OutputFile.hasRemoved(name, on: device) { temporary = nil }
+        return
+      } catch {
+        guard error.code == EPERM || error.code == EOPNOTSUPP else { throw OutputFile.appearing(path, error) }
+      }
+    }
+    try calling { (device, _) throws(SystemCallError) in try device.rename(name, to: path) }
+    temporary = nil
   }
 
-  private func giveName() throws(FileError) {
-    if !replaces {
-      // A link, unlike a rename, never replaces what somebody else created in the meantime.
-      if unsafe link(temporaryPath, path) == 0 {
-        unsafe _ = unlink(temporaryPath)
-        return
-      }
-      let code = errno
-      if code == EEXIST { throw FileError(.exists, "the output appeared while it was being written", file: path) }
-      guard code == EPERM || code == EOPNOTSUPP else { throw OutputFile.failed(path, code) }
+  private func appear(_ body: (any OutputDevice, Int32) throws(SystemCallError) -> Void) throws(FileError) {
+    do throws(SystemCallError) {
+      let (device, descriptor) = (device, descriptor)
+      try OutputFile.retrying { () throws(SystemCallError) in try body(device, descriptor) }
+    } catch {
+      throw OutputFile.appearing(path, error)
     }
-    guard unsafe rename(temporaryPath, path) == 0 else { throw OutputFile.failed(path, errno) }
   }
 
   private mutating func flush() throws(FileError) {
     guard !buffer.isEmpty else { return }
-    try withBytes(of: buffer) { (bytes) throws(FileError) in
-      try OutputFile.writeAll(descriptor, bytes, path: path)
-    }
+    try withBytes(of: buffer) { (bytes) throws(FileError) in try writeAll(bytes, at: nil) }
     buffer.removeAll(keepingCapacity: true)
   }
 
-  private static func writeAll(_ descriptor: Int32, _ bytes: borrowing RawSpan, path: String) throws(FileError) {
-    let failure: Int32 = unsafe bytes.withUnsafeBytes { source in
-      var done = 0
-      while done < source.count, let base = source.baseAddress {
-        let count = unsafe Glibc.write(descriptor, base + done, min(source.count - done, 1 << 30))
-        if count < 0 {
-          let code = errno
-          if code == EINTR { continue }
-          return code
+  /// Writes all bytes, however many calls that takes: at the end of the file, or at a place in it.
+  private func writeAll(_ bytes: borrowing RawSpan, at offset: Int?) throws(FileError) {
+    var done = 0
+    while done < bytes.byteCount {
+      let rest = bytes.extracting(done..<bytes.byteCount)
+      do throws(SystemCallError) {
+        let written =
+          if let offset {
+            try device.write(rest, to: descriptor, at: offset + done)
+          } else {
+            try device.write(rest, to: descriptor)
+          }
+        // A device that takes nothing and does not say why would be asked for ever.
+        guard written > 0 else { throw SystemCallError(EIO) }
+        done += written
+      } catch {
+        if error.code == EINTR { continue }
+        // The bytes lie in a mapped file that has lost them.
+        if error.code == EFAULT {
+          for input in inputs { try MappedFile.checkUnchanged(input) }
         }
-        done += count
+        throw OutputFile.failed(path, error)
       }
-      return 0
     }
-    guard failure == 0 else { throw failed(path, failure) }
   }
 
-  private static func syncFolder(of path: String) throws(FileError) {
-    let folder = path.lastIndex(of: "/").map { String(path[...$0]) } ?? "."
-    let descriptor = unsafe open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-    guard descriptor >= 0 else { return }
-    defer { close(descriptor) }
-    // Some file systems cannot flush a folder; the file itself is safe by then.
-    _ = fsync(descriptor)
+  private func calling(_ body: (any OutputDevice, Int32) throws(SystemCallError) -> Void) throws(FileError) {
+    do throws(SystemCallError) {
+      let (device, descriptor) = (device, descriptor)
+      try OutputFile.retrying { () throws(SystemCallError) in try body(device, descriptor) }
+    } catch {
+      throw OutputFile.failed(path, error)
+    }
   }
 
-  private static func failed(_ path: String, _ code: Int32) -> FileError {
-    FileError(
-      .inputOutput, "writing failed: \(systemMessage(code))",
-      remedy: code == ENOSPC ? "free some space on the disk; nothing was left behind" : nil, file: path)
+  /// Makes a call until no signal comes between.
+  private static func retrying<R>(_ body: () throws(SystemCallError) -> R) throws(SystemCallError) -> R {
+    while true {
+      do throws(SystemCallError) {
+        return try body()
+      } catch {
+        guard error.code == EINTR else { throw error }
+      }
+    }
+  }
+
+  /// How many temporary names are tried: those of processes that were killed and had the same number stand in the way.
+  private static let maximumNames = 100
+
+  /// Makes a call with the first temporary name in the output's folder that nothing has, and gives the name.
+  private static func withTemporaryName(
+    for path: String, onFailure: (String, SystemCallError) -> FileError,
+    _ body: (String) throws(SystemCallError) -> Void
+  ) throws(FileError) -> TemporaryName {
+    let folder = path.lastIndex(of: "/").map { String(path[...$0]) } ?? ""
+    let file = path.dropFirst(folder.count)
+    for number in 0..<maximumNames {
+      // An interrupt must find the name from the moment on that the file has it.
+      let name = TemporaryName("\(folder).\(file).\(getpid())\(number == 0 ? "" : ".\(number)").partial")
+      let candidate = name.path
+      do throws(SystemCallError) {
+        try retrying { () throws(SystemCallError) in try body(candidate) }
+        return name
+      } catch {
+        guard error.code == EEXIST else { throw onFailure(path, error) }
+      }
+    }
+    throw onFailure(path, SystemCallError(EEXIST))
+  }
+
+  private static func hasRemoved(_ name: String, on device: any OutputDevice) -> Bool {
+    do throws(SystemCallError) {
+      try retrying { () throws(SystemCallError) in try device.unlink(name) }
+      return true
+    } catch {
+      return error.code == ENOENT
+    }
+  }
+
+  private static func folder(of path: String) -> String { path.lastIndex(of: "/").map { String(path[...$0]) } ?? "." }
+
+  private static func cannotCreate(_ path: String, _ error: SystemCallError) -> FileError {
+    let isFull = error.code == ENOSPC || error.code == EDQUOT
+    return FileError(
+      .cannotCreate, "cannot create the output: \(systemMessage(error.code))",
+      remedy: isFull ? "free some space on the disk" : "check that the folder exists and can be written to", file: path)
+  }
+
+  /// The error of a file that could not be given its name without replacing one.
+  private static func appearing(_ path: String, _ error: SystemCallError) -> FileError {
+    guard error.code == EEXIST else { return failed(path, error) }
+    return FileError(
+      .exists, "the output appeared while it was being written", remedy: "choose another name", file: path)
+  }
+
+  private static func failed(_ path: String, _ error: SystemCallError) -> FileError {
+    let isFull = error.code == ENOSPC || error.code == EDQUOT
+    return FileError(
+      .inputOutput, "writing failed: \(systemMessage(error.code))",
+      remedy: isFull ? "free some space on the disk; nothing was left behind" : nil, file: path)
   }
 }

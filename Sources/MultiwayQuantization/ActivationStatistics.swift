@@ -37,7 +37,7 @@ public struct ActivationStatistics: Sendable {
     }
     joined.samples = (0..<Self.sampleCount).compactMap { index in
       let samples = seen[index % seen.count].samples
-      return samples.isEmpty ? nil : samples[index % samples.count]
+      return samples.isEmpty ? nil : samples[index * samples.count / Self.sampleCount]
     }
     joined.exampleCount = total
     return joined

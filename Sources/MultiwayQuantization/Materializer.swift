@@ -210,14 +210,22 @@ extension Materializer {
     let outputs = weight.shape[0]
     let offsets = try floats(of: shift)
     let start = try bias.map { try floats(of: $0) } ?? [Float](repeating: 0, count: outputs)
-    let matrix = try floats(of: weight)
     let width = offsets.count
-    return (0..<outputs).map { output in
-      var sum = Double(start[output])
-      let row = output * width
-      for column in 0..<width { sum += Double(matrix[row + column]) * Double(offsets[column]) }
-      return Float(sum)
+    var result: [Float] = []
+    result.reserveCapacity(outputs)
+    // A piece at a time: the matrix may be the table of a vocabulary.
+    let step = Materializer.isRowwise(weight) ? max(1, (4 << 20) / max(1, width)) : max(1, outputs)
+    for first in stride(from: 0, to: outputs, by: step) {
+      let rows = first..<min(outputs, first + step)
+      let matrix = try floats(of: rows.count == outputs ? weight : Materializer.rows(rows, of: weight))
+      for output in rows {
+        var sum = Double(start[output])
+        let row = (output - first) * width
+        for column in 0..<width { sum += Double(matrix[row + column]) * Double(offsets[column]) }
+        result.append(Float(sum))
+      }
     }
+    return result
   }
 }
 

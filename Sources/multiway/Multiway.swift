@@ -14,24 +14,34 @@ struct Multiway: ParsableCommand {
       follows from its extension: .gguf for an artifact that runs, .safetensors for tensors. No code of a checkpoint is ever run.
 
       Exit codes: 0 done, 1 parity failed, 64 usage, 65 the input is malformed or not supported, 66 no such input, \
-      70 a fault of ours, 73 cannot create the output, 74 I/O error.
+      70 a fault of ours, 73 cannot create the output, 74 I/O error. An interrupt (Ctrl-C) leaves nothing half-written; \
+      shells then show 130, and 143 after SIGTERM.
 
       MULTIWAY_ISA=scalar|avx2|avx512 forces a set of kernels; the results are the same on all.
       """,
     version: MultiwayVersion.current,
     subcommands: [
-      Inspect.self, Convert.self, Quantize.self, Prune.self, Run.self, Verify.self, Bench.self,
+      Inspect.self, Convert.self, Quantize.self, Prune.self, Run.self, Verify.self, Bench.self, Pack.self, Unpack.self,
+      Delta.self, Apply.self,
     ])
 
   static func main() {
+    Interrupts.removeTemporaryFiles()
+    MappedFile.survivesLostPages()
     do {
       var command = try parseAsRoot()
       try command.run()
     } catch let error as any DiagnosedError {
-      Console.error("error: " + error.description)
-      Glibc.exit(error.category.rawValue)
+      // What was read from lost pages explains every other error.
+      fail(MappedFile.firstLoss ?? error)
     } catch {
       exit(withError: error)
     }
+    if let loss = MappedFile.firstLoss { fail(loss) }
+  }
+
+  private static func fail(_ error: any DiagnosedError) -> Never {
+    Console.error("error: " + error.description)
+    Glibc.exit(error.category.rawValue)
   }
 }

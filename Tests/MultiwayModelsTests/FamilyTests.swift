@@ -37,6 +37,7 @@ import Testing
       ("vit_layer_scale", ["timm.safetensors"]), ("vit_features", ["huggingface", "huggingface5"]),
       ("data2vec_classification", ["huggingface"]), ("data2vec_shared_bias", ["huggingface"]),
       ("data2vec_both_biases", ["huggingface"]), ("beit3_timm", ["timm.safetensors"]),
+      ("beit3_features", ["timm.safetensors"]),
     ].flatMap { model, files in files.map { Case(model: model, file: $0, heads: 2) } } + [
       Case(
         model: "beit_epsilon", file: "huggingface_eps12", outputs: "outputs_huggingface_eps12.safetensors", heads: 2)
@@ -53,6 +54,34 @@ import Testing
       let quality = decibels(golden, value)
       #expect(quality >= FamilyTests.floor, "\(output): \(quality) dB")
     }
+  }
+
+  /// Even where two code bases have the same keys, the file tells whose it is.
+  @Test(arguments: cases)
+  func theLayoutIsThatOfTheFile(of item: Case) throws {
+    let layouts = ["unilm", "timm", "huggingface"]
+    let expected = try #require(layouts.first { item.file.hasPrefix($0) })
+    #expect(try item.load().layout == expected)
+  }
+
+  /// The heads of tiny models are of 64, narrow as they are; no bias table tells it of a ViT.
+  @Test(arguments: [(192, 3), (384, 6), (768, 12), (1024, 16), (1280, 16)])
+  func headsOfReleasedWidths(width: Int, heads: Int) throws {
+    let checkpoint = try Fixtures.checkpoint("family/vit_classification/timm.safetensors")
+    let tensors = [
+      ("cls_token", Shape([1, 1, width])), ("pos_embed", [1, 5, width]), ("patch_embed.proj.weight", [width, 1, 2, 2]),
+      ("patch_embed.proj.bias", [width]), ("norm.weight", [width]), ("norm.bias", [width]),
+      ("blocks.0.norm1.weight", [width]), ("blocks.0.norm1.bias", [width]), ("blocks.0.norm2.weight", [width]),
+      ("blocks.0.norm2.bias", [width]), ("blocks.0.attn.qkv.weight", [3 * width, width]),
+      ("blocks.0.attn.qkv.bias", [3 * width]), ("blocks.0.attn.proj.weight", [width, width]),
+      ("blocks.0.attn.proj.bias", [width]), ("blocks.0.mlp.fc1.weight", [8, width]), ("blocks.0.mlp.fc1.bias", [8]),
+      ("blocks.0.mlp.fc2.weight", [width, 8]), ("blocks.0.mlp.fc2.bias", [width]),
+    ].map { name, shape in
+      StoredTensor(name: name, dtype: .f32, shape: shape, elements: [Float](repeating: 0, count: shape.elementCount))
+    }
+    let model = try Architectures.load(StateDict(name: "", tensors: tensors), of: checkpoint)
+    #expect(model.hyperparameters.first { $0.name == "attention.head_count" }?.value == .integer(heads))
+    #expect(model.assumptions.isEmpty)
   }
 
   /// The same weights give the same graph and, with the same ε, the same bits, whatever layout they came in.

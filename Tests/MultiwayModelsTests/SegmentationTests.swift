@@ -135,6 +135,19 @@ import Testing
     #expect(decibels(expected, try #require(try Engine.runtime.run(model.graph, inputs)["logits"])) >= 95)
   }
 
+  /// Blocks behind the last tap are not computed; their weights stay in the file.
+  @Test func theGraphEndsAtTheLastTap() throws {
+    let model = try load("huggingface")
+    let layers = Set(
+      model.graph.values.compactMap { $0.name.hasPrefix("layers.") ? $0.name.split(separator: ".")[1] : nil })
+    #expect(layers == ["0", "1", "2", "3"])
+    #expect(model.parameters["layers.5.vision.query.weight"] != nil)
+    // Taps may be the same block, or the embedding alone.
+    let shallow = try load("mmseg.pth", taps: [0, 0, 0, 0])
+    #expect(!shallow.graph.values.contains { $0.name.hasPrefix("layers.") })
+    #expect(try Engine.runtime.run(shallow.graph, try inputs())["logits"]?.shape == [2, 7, 24, 24])
+  }
+
   /// One patch a side leaves nothing for the coarsest level.
   @Test func anImageThatIsTooSmallIsAnError() {
     #expect(throws: ModelError.self) { _ = try load("mmseg.pth", imageSize: 16) }
@@ -154,6 +167,11 @@ import Testing
       { $0.reshape("decode_head.fpn_bottleneck.conv.weight", [64, 16, 3, 3]) },
       "is [64, 16, 3, 3], expected [16, 64, 3, 3]"
     ),
+    (
+      { $0.expand("backbone.patch_embed.proj.weight", [1 << 21, 3, 16, 16]) },
+      "a segmentation decoder of 2097152 channels"
+    ),
+    ({ $0.expand("decode_head.conv_seg.weight", [1 << 40, 16, 1, 1]) }, "none of them 0"),
     ({ $0.reshape("decode_head.conv_seg.weight", [7, 16]) }, "the shape is [7, 16]"),
     ({ $0.reshape("decode_head.conv_seg.weight", [7, 4, 2, 2]) }, "is [7, 4, 2, 2], expected [7, 16, 1, 1]"),
   ]
@@ -184,6 +202,14 @@ import Testing
 extension [StoredTensor] {
   fileprivate mutating func rename(_ name: String, _ other: String) {
     for index in indices where self[index].name == name { self[index].name = other }
+  }
+
+  /// A view that repeats one element: its shape may claim anything.
+  fileprivate mutating func expand(_ name: String, _ shape: Shape) {
+    for index in indices where self[index].name == name {
+      self[index].shape = shape
+      self[index].strides = shape.dimensions.map { _ in 0 }
+    }
   }
 
   fileprivate mutating func reshape(_ name: String, _ shape: Shape) {

@@ -208,6 +208,14 @@ def beit3() -> None:
     save_file(inputs, folder / "inputs_20.safetensors")
     save_file(logits, folder / "outputs_20.safetensors")
 
+    folder = FAMILY / "beit3_features"
+    folder.mkdir(parents=True)
+    headless, inputs = replace(configuration, head="features"), images(configuration)
+    tower = OrderedDict((name, tensor) for name, tensor in remapped.items() if not name.startswith("head."))
+    save_file(tower, folder / "timm.safetensors", metadata={"format": "pt"})
+    save_file(inputs, folder / "inputs.safetensors")
+    save_file(family.run(headless, tower, inputs["image"]), folder / "outputs.safetensors")
+
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
@@ -229,7 +237,7 @@ def main() -> None:
 MADE_HERE = (
     "beit_classification", "beit_epsilon", "beit_absolute", "beit_pretrained", "beit_features", "vit_classification",
     "vit_layer_scale", "vit_features", "data2vec_classification", "data2vec_shared_bias", "data2vec_both_biases",
-    "beit3_timm", "resized",
+    "beit3_timm", "beit3_features", "resized",
 )
 """Other scripts make the other folders."""
 

@@ -27,7 +27,8 @@ extension BEiT3 {
         outputs: ["features", "mim_logits", "mlm_logits"], oracle: oracle, fixtures: ["tiny/heads/pretraining.pth"]),
       TaskSupport(
         "features", files: "any of them without its head", read: ["unilm", "timm"], inputs: fused,
-        outputs: ["features"], oracle: oracle, fixtures: ["tiny/features.pth"]),
+        outputs: ["features", "pooled"], oracle: oracle,
+        fixtures: ["tiny/features.pth", "family/beit3_features/timm.safetensors"]),
     ]
   }
 }

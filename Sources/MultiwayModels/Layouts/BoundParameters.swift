@@ -159,7 +159,7 @@ private struct ParameterBinder {
         reasons.append((reason, 1))
       }
     }
-    notes = reasons.map { "left out: \($0.count) tensors (\($0.reason))" }
+    notes = reasons.map { "left out: \($0.count) tensor\($0.count == 1 ? "" : "s") (\($0.reason))" }
   }
 }
 

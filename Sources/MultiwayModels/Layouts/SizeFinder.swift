@@ -97,8 +97,8 @@ enum HeadCount {
     )
   }
 
-  /// The released sizes, and giant of the paper.
-  private static let known = [768: 12, 1024: 16, 1408: 16]
+  /// The widths of released models: tiny and small of ViT and DeiT, BEiT-2's 24×544, base, large, huge, and giant.
+  private static let known = [192: 3, 384: 6, 544: 16, 768: 12, 1024: 16, 1280: 16, 1408: 16]
 
   /// Heads of 64, as in nearly every vision transformer, but for narrow models, whose heads are commonly 32.
   private static func assumed(width: Int) -> Int {

@@ -24,5 +24,7 @@ struct SegmentationHead: VisionHead {
     let side = builder.configuration.targetGridSize
     let taps = configuration.taps.blocks.map { outputs[$0] }
     builder.output("logits", try builder.segment(taps, grid: Grid(height: side, width: side), configuration))
+    // Nothing reads the blocks behind the last tap, of which there are two where transformers chose the taps.
+    builder.graph.removeDeadCode()
   }
 }

@@ -20,6 +20,7 @@ struct UperNetConfiguration: Sendable {
   /// The pools of every released model.
   private static let usualPoolScales = [1, 2, 3, 6]
   private static let mostPools = 16
+  private static let largestPoolScale = 64
   /// Far beyond any model; shapes made of it cannot overflow.
   private static let widest = 1 << 20
 
@@ -46,9 +47,11 @@ struct UperNetConfiguration: Sendable {
       .count
     let stated = RecordedValue.integers("pool_scales", in: checkpoint.metadata)
     poolScales = stated ?? UperNetConfiguration.usualPoolScales
-    guard poolScales.count == pools, poolScales.allSatisfy({ (1...1 << 10).contains($0) }) else {
+    guard poolScales.count == pools, poolScales.allSatisfy({ (1...UperNetConfiguration.largestPoolScale).contains($0) })
+    else {
       throw ModelError(
-        .unsupported, "\(pools) pools with the scales \(poolScales)", expected: "as many scales as pools, 1 to 1024",
+        .unsupported, "\(pools) pools with the scales \(poolScales)",
+        expected: "as many scales as pools, 1 to \(UperNetConfiguration.largestPoolScale)",
         remedy: stated == nil ? "give the config.json that says the pool_scales" : nil, file: checkpoint.path)
     }
     taps = try FeatureTaps(

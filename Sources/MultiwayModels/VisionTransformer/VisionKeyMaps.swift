@@ -7,9 +7,9 @@ extension KeyMap {
   /// How a layout spells what stands in every block: the canonical field and the layout's.
   private typealias Modules = [String: String]
 
-  /// The layouts in which a state dict may be, with the prefix that its keys have before the backbone's; the one that it is in comes
-  /// first.
-  static func visionLayouts(_ tensors: [StoredTensor], family: VisionFamily) -> KeyMap? {
+  /// The layout in which a state dict is, with the prefix that its keys have before the backbone's.
+  /// - Parameter isTrainingFile: true for what unilm's training saves, where the keys are timm's too and do not tell.
+  static func visionLayout(_ tensors: [StoredTensor], family: VisionFamily, isTrainingFile: Bool) -> KeyMap? {
     for candidate in [Spelling.blocks, .huggingFace, .huggingFaceInMemory] {
       let marker = candidate.patches + ".weight"
       guard let key = tensors.first(where: { $0.name == marker || $0.name.hasSuffix("." + marker) })?.name else {
@@ -18,14 +18,14 @@ extension KeyMap {
       let prefix = String(key.dropLast(marker.count))
       let first = prefix + candidate.layers + "0."
       guard tensors.contains(where: { $0.name.hasPrefix(first) }) else { continue }
-      return vision(candidate, prefix: prefix, family: family, tensors: tensors)
+      return vision(candidate, prefix: prefix, family: family, tensors: tensors, isTrainingFile: isTrainingFile)
     }
     return nil
   }
 
   /// The layout of a spelling, with what the state dict at hand makes of it.
   private static func vision(
-    _ spelling: Spelling, prefix: String, family: VisionFamily, tensors: [StoredTensor]
+    _ spelling: Spelling, prefix: String, family: VisionFamily, tensors: [StoredTensor], isTrainingFile: Bool
   ) -> KeyMap {
     let names = Set(tensors.map(\.name))
     switch spelling {
@@ -33,10 +33,12 @@ extension KeyMap {
       let style = BlocksStyle(
         hasFusedBias: names.contains(prefix + "blocks.0.attn.qkv.bias"),
         namesScalesLS: names.contains(prefix + "blocks.0.ls1.gamma"))
-      let isUniLM = names.contains { key in
-        key.hasSuffix("relative_position_index") || key.hasSuffix("mask_token") || key.hasSuffix("lm_head.weight")
-          || key.hasPrefix("decode_head.")
-      }
+      let isUniLM =
+        isTrainingFile
+        || names.contains { key in
+          key.hasSuffix("relative_position_index") || key.hasSuffix("mask_token") || key.hasSuffix("lm_head.weight")
+            || key.hasPrefix("decode_head.")
+        }
       let layout = isUniLM && family == .beit ? "unilm" : "timm"
       return blocks(layout: layout, style: style, prefix: prefix).withUperNet(.mmsegmentation)
     case .huggingFace, .huggingFaceInMemory:

@@ -18,7 +18,8 @@ extension BEiT {
         read: ["unilm", "huggingface"], outputs: ["logits"], oracle: "transformers",
         fixtures: ["tiny/segmentation/mmseg.pth", "tiny/segmentation/huggingface"]),
       TaskSupport(
-        "features", files: "any of them without its head", read: ["unilm", "timm", "huggingface"],
+        "features", files: "any of them without its head, Data2VecVision's too, whose keys are then the same",
+        read: ["unilm", "timm", "huggingface"],
         outputs: ["features", "pooled"], oracle: oracle,
         fixtures: ["timm.safetensors", "huggingface"].map { "family/beit_features/" + $0 }),
     ]

@@ -106,7 +106,9 @@ extension VisionFamily {
   func load(
     _ tensors: [StoredTensor], checkpoint: Checkpoint, options: ModelOptions
   ) throws(ModelError) -> Model {
-    guard let keyMap = KeyMap.visionLayouts(tensors, family: self) else {
+    // timm saves bare state dicts, unilm's training wraps them.
+    let isTrainingFile = checkpoint.stateDicts.contains { !$0.name.isEmpty }
+    guard let keyMap = KeyMap.visionLayout(tensors, family: self, isTrainingFile: isTrainingFile) else {
       throw ModelError(
         .keysDoNotFit, "the keys look like \(title), but none of a layer is there",
         expected: "blocks.N.…, encoder.layer.N.… or layers.N.…", file: checkpoint.path)

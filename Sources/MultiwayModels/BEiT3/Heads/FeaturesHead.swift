@@ -1,18 +1,31 @@
 import MultiwayCore
 import MultiwayGraph
 
-/// No head: the encoder's tokens, vision first.
+/// No head: the encoder's tokens, vision first. Where a head was taken off and its norm is left, as in timm's files, the normed mean over
+/// the patches is a second output.
 struct FeaturesHead: BEiT3Head {
+  var hasPooledNorm = false
+
   let task = "features"
   let title = "features"
   let needsText = false
   let finalNorm = FinalNorm.optional
 
-  static func recognize(_ keys: BEiT3HeadKeys) -> FeaturesHead? { keys.isEmpty ? FeaturesHead() : nil }
+  static func recognize(_ keys: BEiT3HeadKeys) -> FeaturesHead? {
+    let hasPooledNorm = keys.names == ["fc_norm.bias", "fc_norm.weight"]
+    return keys.isEmpty || hasPooledNorm ? FeaturesHead(hasPooledNorm: hasPooledNorm) : nil
+  }
 
-  func declarations(_ configuration: BEiT3Configuration) -> [ParameterDeclaration] { [] }
+  func declarations(_ configuration: BEiT3Configuration) -> [ParameterDeclaration] {
+    hasPooledNorm ? ParameterDeclaration.norm("fc_norm", configuration.width, .headNorm, .shared) : []
+  }
 
-  func build(_ builder: inout BEiT3GraphBuilder) throws(GraphError) { _ = try builder.addFeatures() }
+  func build(_ builder: inout BEiT3GraphBuilder) throws(GraphError) {
+    let tokens = try builder.addFeatures().vision
+    guard hasPooledNorm else { return }
+    let mean = try builder.graph.add(.meanTokens(first: 1), tokens, name: "mean", modality: .shared)
+    builder.output("pooled", try builder.norm(mean, "fc_norm", .headNorm, .shared, as: "pooled"))
+  }
 }
 
 extension BEiT3GraphBuilder {

@@ -1,0 +1,71 @@
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "CMultiwayFiles.h"
+
+// A name belongs to the writer while it is `writing`, to anybody who reads it while it is `noted`, and to the handler for ever
+// once it is `taken`. Entries are used again and never freed: a handler may be looking at them.
+enum { is_free, is_writing, is_noted, is_taken };
+
+struct mwf_temporary {
+  mwf_temporary *next;
+  _Atomic int state;
+  char path[PATH_MAX];
+};
+
+static _Atomic(mwf_temporary *) temporaries;
+
+static mwf_temporary *free_entry(void) {
+  for (mwf_temporary *entry = atomic_load(&temporaries); entry; entry = entry->next) {
+    int expected = is_free;
+    if (atomic_compare_exchange_strong(&entry->state, &expected, is_writing)) return entry;
+  }
+  mwf_temporary *entry = calloc(1, sizeof *entry);
+  if (!entry) return NULL;
+  atomic_store(&entry->state, is_writing);
+  entry->next = atomic_load(&temporaries);
+  while (!atomic_compare_exchange_weak(&temporaries, &entry->next, entry)) continue;
+  return entry;
+}
+
+mwf_temporary *mwf_temporary_register(const char *path) {
+  size_t length = strlen(path);
+  if (length >= PATH_MAX) return NULL;
+  mwf_temporary *entry = free_entry();
+  if (!entry) return NULL;
+  memcpy(entry->path, path, length + 1);
+  atomic_store(&entry->state, is_noted);
+  return entry;
+}
+
+void mwf_temporary_release(mwf_temporary *entry) {
+  int expected = is_noted;
+  if (entry) atomic_compare_exchange_strong(&entry->state, &expected, is_free);
+}
+
+static void remove_and_end(int number) {
+  for (mwf_temporary *entry = atomic_load(&temporaries); entry; entry = entry->next) {
+    int expected = is_noted;
+    if (atomic_compare_exchange_strong(&entry->state, &expected, is_taken)) unlink(entry->path);
+  }
+  // The default action takes place when the handler returns and the signal is no longer blocked.
+  signal(number, SIG_DFL);
+  raise(number);
+}
+
+void mwf_remove_temporaries_on_signals(void) {
+  const int numbers[] = {SIGHUP, SIGINT, SIGTERM};
+  struct sigaction action = {.sa_handler = remove_and_end};
+  sigemptyset(&action.sa_mask);
+  for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) sigaddset(&action.sa_mask, numbers[i]);
+  for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+    struct sigaction previous;
+    if (sigaction(numbers[i], NULL, &previous) == 0 && previous.sa_handler == SIG_IGN) continue;
+    sigaction(numbers[i], &action, NULL);
+  }
+}
