@@ -117,6 +117,16 @@ import Testing
     #expect(model.graph.outputs.map(\.name) == ["y"])
   }
 
+  /// An output under the name of an input is another value still.
+  @Test func anOutputCanHaveAnInputsName() throws {
+    var sketch = GraphSketch(seed: 4)
+    let input = sketch.graph.addInput("x", ValueType(.f32, [.symbol("batch"), 8]))
+    sketch.output("x", try sketch.add(.relu, input, name: "y"))
+    let model = try write(sketch.graph)
+    #expect(model.graph.outputs.map(\.name) == ["x_2"])
+    #expect(model.graph.nodes.map(\.outputs) == [["x_2"]])
+  }
+
   @Test func aBiasIndexOutsideItsTableIsRefused() throws {
     var sketch = GraphSketch(seed: 5)
     let tokens = sketch.graph.addInput("tokens", ValueType(.f32, [.symbol("batch"), 2, 8]))

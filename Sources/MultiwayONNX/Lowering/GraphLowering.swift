@@ -11,9 +11,12 @@ struct GraphLowering {
   var weights: [Weight] = []
   /// The name of every value in ONNX.
   var valueNames: [String] = []
+  /// The name of every output in ONNX.
+  var outputNames: [String] = []
   /// The graph's node at work.
   var node: Node
   private var names: Set<String> = []
+  private var nextNumbers: [String: Int] = [:]
   /// What is made once and read by several nodes, by a key of its own.
   private var sharedNames: [String: [String]] = [:]
 
@@ -27,7 +30,7 @@ struct GraphLowering {
       self.node = node
       try lower()
     }
-    copyRepeatedOutputs()
+    nameOutputs()
   }
 
   /// What each op becomes.
@@ -120,8 +123,10 @@ extension GraphLowering {
   mutating func unique(_ wanted: String) -> String {
     let name = wanted.isEmpty ? "value" : String(wanted.map { $0 == "\0" ? "_" : $0 })
     if names.insert(name).inserted { return name }
-    var number = 2
+    // The search goes on where it ended: a file may hold any number of names that are made the same.
+    var number = nextNumbers[name] ?? 2
     while !names.insert("\(name)_\(number)").inserted { number += 1 }
+    nextNumbers[name] = number + 1
     return "\(name)_\(number)"
   }
 
@@ -148,9 +153,12 @@ extension GraphLowering {
   }
 
   /// A value that is several outputs, or an input that is one, gets a node for each further name.
-  private mutating func copyRepeatedOutputs() {
-    for output in graph.outputs where valueNames[output.value.index] != output.name {
-      emit("Identity", [valueNames[output.value.index]], .named(output.name))
+  private mutating func nameOutputs() {
+    var isOutput: Set<ValueID> = []
+    for output in graph.outputs {
+      let name = valueNames[output.value.index]
+      let isFirst = isOutput.insert(output.value).inserted && !graph.inputs.contains(output.value)
+      outputNames.append(isFirst ? name : emit("Identity", [name], .named(output.name)))
     }
   }
 }
