@@ -78,7 +78,7 @@ public enum ONNXWriter {
     var result = ONNXGraph(name: metadata.name)
     result.nodes = lowering.nodes
     result.inputs = graph.inputs.map { info($0, lowering.valueNames[$0.index]) }
-    result.outputs = graph.outputs.map { info($0.value, $0.name) }
+    result.outputs = zip(graph.outputs, lowering.outputNames).map { info($0.value, $1) }
     let named = Set((result.inputs + result.outputs).map(\.name))
     result.values = graph.nodes.flatMap(\.outputs).map { info($0, lowering.valueNames[$0.index]) }
       .filter { !named.contains($0.name) }

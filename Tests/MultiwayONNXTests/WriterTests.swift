@@ -93,6 +93,19 @@ import Testing
     #expect(model.graph.nodes.last?.type == "Identity")
   }
 
+  /// What ONNX Runtime's quantization makes of `x` it calls `x_scale` and so on; a value or a weight of that name would break it.
+  @Test func namesOfQuantizersAreLeftFree() throws {
+    var sketch = GraphSketch(seed: 4)
+    let input = sketch.graph.addInput("x_scale", ValueType(.f32, [.symbol("batch"), 4, 8]))
+    let factors = sketch.constant("x_zero_point", [8])
+    let scaled = try sketch.add(.scaleChannels(factors), input, name: "y_scale")
+    sketch.output("z_quantized", try sketch.add(.relu, scaled, name: "z"))
+    let model = try write(sketch.graph)
+    #expect(model.graph.inputs.map(\.name) == ["x_scale"])
+    #expect(model.graph.initializers.map(\.name) == ["x_zero_point.weight"])
+    #expect(model.graph.nodes.map(\.outputs) == [["y_scale.value"], ["z_quantized"]])
+  }
+
   /// An input that is an output keeps its name; the output is a copy.
   @Test func anInputCanBeAnOutput() throws {
     var sketch = GraphSketch(seed: 4)
@@ -102,6 +115,16 @@ import Testing
     #expect(model.graph.inputs.map(\.name) == ["x"])
     #expect(model.graph.nodes.map(\.type) == ["Identity"])
     #expect(model.graph.outputs.map(\.name) == ["y"])
+  }
+
+  /// An output under the name of an input is another value still.
+  @Test func anOutputCanHaveAnInputsName() throws {
+    var sketch = GraphSketch(seed: 4)
+    let input = sketch.graph.addInput("x", ValueType(.f32, [.symbol("batch"), 8]))
+    sketch.output("x", try sketch.add(.relu, input, name: "y"))
+    let model = try write(sketch.graph)
+    #expect(model.graph.outputs.map(\.name) == ["x_2"])
+    #expect(model.graph.nodes.map(\.outputs) == [["x_2"]])
   }
 
   @Test func aBiasIndexOutsideItsTableIsRefused() throws {

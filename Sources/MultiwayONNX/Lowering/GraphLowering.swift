@@ -11,9 +11,12 @@ struct GraphLowering {
   var weights: [Weight] = []
   /// The name of every value in ONNX.
   var valueNames: [String] = []
+  /// The name of every output in ONNX.
+  var outputNames: [String] = []
   /// The graph's node at work.
   var node: Node
   private var names: Set<String> = []
+  private var nextNumbers: [String: Int] = [:]
   /// What is made once and read by several nodes, by a key of its own.
   private var sharedNames: [String: [String]] = [:]
 
@@ -27,7 +30,7 @@ struct GraphLowering {
       self.node = node
       try lower()
     }
-    copyRepeatedOutputs()
+    nameOutputs()
   }
 
   /// What each op becomes.
@@ -120,8 +123,10 @@ extension GraphLowering {
   mutating func unique(_ wanted: String) -> String {
     let name = wanted.isEmpty ? "value" : String(wanted.map { $0 == "\0" ? "_" : $0 })
     if names.insert(name).inserted { return name }
-    var number = 2
+    // The search goes on where it ended: a file may hold any number of names that are made the same.
+    var number = nextNumbers[name] ?? 2
     while !names.insert("\(name)_\(number)").inserted { number += 1 }
+    nextNumbers[name] = number + 1
     return "\(name)_\(number)"
   }
 
@@ -133,17 +138,27 @@ extension GraphLowering {
     }
     valueNames = wanted
     let fixed = graph.inputs + graph.outputs.map(\.value)
+    let isFixed = Set(fixed)
     var isNamed = [Bool](repeating: false, count: wanted.count)
     for id in fixed + graph.values.indices.map(ValueID.init) where !isNamed[id.index] {
       isNamed[id.index] = true
-      valueNames[id.index] = unique(wanted[id.index])
+      let name = wanted[id.index]
+      valueNames[id.index] = unique(!isFixed.contains(id) && GraphLowering.isTaken(name) ? name + ".value" : name)
     }
   }
 
+  /// True for the names that ONNX Runtime's quantization gives to what it makes of a value: it does not look whether they are in use.
+  private static func isTaken(_ name: String) -> Bool {
+    ["_scale", "_zero_point", "_quantized"].contains { name.hasSuffix($0) }
+  }
+
   /// A value that is several outputs, or an input that is one, gets a node for each further name.
-  private mutating func copyRepeatedOutputs() {
-    for output in graph.outputs where valueNames[output.value.index] != output.name {
-      emit("Identity", [valueNames[output.value.index]], .named(output.name))
+  private mutating func nameOutputs() {
+    var isOutput: Set<ValueID> = []
+    for output in graph.outputs {
+      let name = valueNames[output.value.index]
+      let isFirst = isOutput.insert(output.value).inserted && !graph.inputs.contains(output.value)
+      outputNames.append(isFirst ? name : emit("Identity", [name], .named(output.name)))
     }
   }
 }
@@ -177,9 +192,7 @@ extension GraphLowering {
   /// Plans a tensor and gives its name.
   mutating func weight(_ name: String, _ type: ONNXElementType, _ dimensions: [Int], _ source: Weight.Source) -> String
   {
-    // ONNX Runtime's quantization names what it makes of a value `x` so, and does not look whether a tensor has that name.
-    let isTaken = ["_scale", "_zero_point", "_quantized"].contains { name.hasSuffix($0) }
-    let name = unique(isTaken ? name + ".weight" : name)
+    let name = unique(GraphLowering.isTaken(name) ? name + ".weight" : name)
     weights.append(Weight(name: name, type: type, dimensions: dimensions, source: source))
     return name
   }
