@@ -50,7 +50,7 @@ let layers: [Layer] = [
     imports: [
       "MultiwayCore", "MultiwayGGUF", "MultiwayGraph", "MultiwayCheckpoint", "MultiwayModels",
       "MultiwayQuantization", "MultiwayPasses", "MultiwayReference", "MultiwayArtifact", "MultiwayRuntime",
-      "MultiwayParity",
+      "MultiwayParity", "CCrypto",
     ]),
 ]
 
@@ -69,6 +69,7 @@ let package = Package(
     .systemLibrary(name: "CDeflate", providers: [.apt(["libdeflate-dev"])]),
     .systemLibrary(name: "CZstd", providers: [.apt(["libzstd-dev"])]),
     .systemLibrary(name: "CXXHash", providers: [.apt(["libxxhash-dev"])]),
+    .systemLibrary(name: "CCrypto", providers: [.apt(["libssl-dev"])]),
     .target(name: "CMultiwayFiles"),
     .target(name: "CMultiwayKernels"),
     .executableTarget(

@@ -23,6 +23,7 @@ struct Convert: ParsableCommand {
   @Option(help: ArgumentHelp("The side of the image in pixels that positions are resized for.", valueName: "pixels"))
   var imageSize: Int?
   @OptionGroup var inputs: InputArguments
+  @OptionGroup var sources: SourceArguments
   @OptionGroup var outputs: OutputArguments
 
   enum Target: String, ExpressibleByArgument, CaseIterable {
@@ -36,7 +37,7 @@ struct Convert: ParsableCommand {
   func run() throws {
     let start = System.now
     try OutputFile.checkDestination(output, overwrite: outputs.force)
-    let file = try ModelFile.open(input)
+    let file = try sources.open(input)
     let bar = ProgressBar("converting")
     var options = inputs.options
     options.imageSize = imageSize
