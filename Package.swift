@@ -27,6 +27,7 @@ let layers: [Layer] = [
   Layer(name: "MultiwayGGUF", imports: ["MultiwayCore"]),
   Layer(name: "MultiwayGraph", imports: ["MultiwayCore"]),
   Layer(name: "MultiwayCheckpoint", imports: ["MultiwayCore", "MultiwayGGUF", "CDeflate", "CZstd"]),
+  Layer(name: "MultiwayDelivery", imports: ["MultiwayCore", "CZstd"]),
   Layer(name: "MultiwayKernels", imports: ["MultiwayCore", "CMultiwayKernels"]),
   Layer(name: "MultiwayModels", imports: ["MultiwayCore", "MultiwayGraph", "MultiwayCheckpoint"]),
   Layer(name: "MultiwayQuantization", imports: ["MultiwayCore", "MultiwayGraph", "MultiwayKernels"]),

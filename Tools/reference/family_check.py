@@ -80,7 +80,9 @@ class Model:
             if layout != "huggingface":
                 return {name: value.clone() for name, value in self.compute(self.inputs).items()}
             kind = layouts.huggingface_class(self.configuration)
-            return layouts.run_huggingface(layouts.load_huggingface(file, kind), self.inputs["image"])
+            # Data2VecVision's headless class leaves the pooler out unless told otherwise.
+            options = {"add_pooling_layer": True} if self.configuration.head == "features" else {}
+            return layouts.run_huggingface(layouts.load_huggingface(file, kind, **options), self.inputs["image"])
 
     def write(self, layout: str, folder: Path) -> Path:
         """The model in a layout, in the container that it is released in."""
