@@ -8,11 +8,11 @@ extension ModelFile {
     switch self {
     case .checkpoint(var checkpoint):
       for place in checkpoint.files.indices {
-        checkpoint.files[place].sha256 = try SHA256.digest(ofFile: checkpoint.files[place].path)
+        checkpoint.files[place].sha256 = try SHA256.digest(of: checkpoint.files[place])
       }
       return .checkpoint(checkpoint)
     case .artifact(var artifact):
-      artifact.file.sha256 = try SHA256.digest(ofFile: artifact.path)
+      artifact.file.sha256 = try SHA256.digest(of: artifact.file)
       return .artifact(artifact)
     }
   }

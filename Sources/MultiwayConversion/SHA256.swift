@@ -6,9 +6,14 @@ enum SHA256 {
   /// How much of a file is read before its pages are let go.
   private static let sliceSize = 16 << 20
 
-  /// The digest of a file's bytes as they lie on the disk, as 64 hexadecimal digits: what `sha256sum` prints.
-  static func digest(ofFile path: String) throws -> String {
-    let file = try MappedFile(path: path)
+  /// The digest of an input's bytes as they lie on the disk, as 64 hexadecimal digits: what `sha256sum` prints.
+  static func digest(of input: InputFile) throws -> String {
+    let file = try MappedFile(path: input.path)
+    guard file.identity == input.identity, file.byteCount == input.byteCount else {
+      throw FileError(
+        .changed, "the input is another file than a moment ago", expected: "a file that stays as it is",
+        file: input.path)
+    }
     guard let context = unsafe EVP_MD_CTX_new() else { fatalError("out of memory") }
     defer { unsafe EVP_MD_CTX_free(context) }
     var isDone = unsafe EVP_DigestInit_ex(context, EVP_sha256(), nil) == 1
@@ -26,7 +31,8 @@ enum SHA256 {
       isDone = unsafe EVP_DigestFinal_ex(context, buffer.baseAddress, nil) == 1 && isDone
     }
     guard isDone else {
-      throw ConversionError(.unavailable, "libcrypto has no SHA-256", remedy: "leave out --hash-source", file: path)
+      throw ConversionError(
+        .unavailable, "libcrypto has no SHA-256", remedy: "leave out --hash-source", file: input.path)
     }
     return digest.map { byte in (byte < 16 ? "0" : "") + String(byte, radix: 16) }.joined()
   }

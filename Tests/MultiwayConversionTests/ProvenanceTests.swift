@@ -128,6 +128,16 @@ import Testing
       file.recordedFiles.map(\.sha256) == ["7e1eeb786909206118d6dba54eb0fdb1d981a3aaac2f022f5642c83a85e2c5e3"])
   }
 
+  /// The file that is hashed is the one that was opened.
+  @Test func aSourceThatWasReplacedIsNotHashed() throws {
+    let copy = bench.folder.path("copy.pth")
+    try FileManager.default.copyItem(atPath: source, toPath: copy)
+    let file = try ModelFile.open(copy)
+    try FileManager.default.copyItem(atPath: source, toPath: bench.folder.path("new.pth"))
+    #expect(unsafe rename(bench.folder.path("new.pth"), copy) == 0)
+    expect(FileErrorCode.changed) { _ = try file.hashed() }
+  }
+
   /// What a file was made from is known to the files that are made from it.
   @Test func theChainIsKept() throws {
     try write("plain.safetensors", hashesSource: true)
