@@ -39,6 +39,9 @@ let layers: [Layer] = [
     name: "MultiwayArtifact",
     imports: ["MultiwayCore", "MultiwayGGUF", "MultiwayGraph", "MultiwayQuantization"]),
   Layer(
+    name: "MultiwayONNX",
+    imports: ["MultiwayCore", "MultiwayGraph", "MultiwayQuantization", "CONNX", "CProtobufC"]),
+  Layer(
     name: "MultiwayRuntime",
     imports: [
       "MultiwayCore", "MultiwayGraph", "MultiwayKernels", "MultiwayQuantization", "MultiwayArtifact",
@@ -50,8 +53,8 @@ let layers: [Layer] = [
     name: "MultiwayConversion",
     imports: [
       "MultiwayCore", "MultiwayGGUF", "MultiwayGraph", "MultiwayCheckpoint", "MultiwayModels",
-      "MultiwayQuantization", "MultiwayPasses", "MultiwayReference", "MultiwayArtifact", "MultiwayRuntime",
-      "MultiwayParity", "CCrypto",
+      "MultiwayQuantization", "MultiwayPasses", "MultiwayReference", "MultiwayArtifact", "MultiwayONNX",
+      "MultiwayRuntime", "MultiwayParity", "CCrypto",
     ]),
 ]
 
@@ -72,7 +75,9 @@ let package = Package(
     .systemLibrary(name: "CXXHash", providers: [.apt(["libxxhash-dev"])]),
     .systemLibrary(name: "CCrypto", providers: [.apt(["libssl-dev"])]),
     .target(name: "CMultiwayFiles"),
+    .systemLibrary(name: "CProtobufC", providers: [.apt(["libprotobuf-c-dev"])]),
     .target(name: "CMultiwayKernels"),
+    .target(name: "CONNX", dependencies: ["CProtobufC"]),
     .executableTarget(
       name: "multiway",
       dependencies: layers.map { .target(name: $0.name) } + [

@@ -4,6 +4,7 @@ public import MultiwayCore
 import MultiwayGGUF
 public import MultiwayGraph
 import MultiwayModels
+import MultiwayONNX
 public import MultiwayPasses
 import MultiwayQuantization
 
@@ -57,18 +58,28 @@ public enum Conversions {
   /// `convert`: writes the same model in another container or dtype.
   ///
   /// To safetensors every tensor of the state dict goes, whatever it is for. To GGUF goes a runnable artifact where the
-  /// architecture is known and the plain tensors where it is not.
-  /// - Parameter layout: the key layout of a state dict: `unilm`, `timm` or `huggingface`; nil keeps the file's own keys. With a layout,
-  ///   or where the options ask for another image size, the parameters of the known architecture are written.
+  /// architecture is known and the plain tensors where it is not. To ONNX goes the graph.
+  /// - Parameters:
+  ///   - layout: the key layout of a state dict: `unilm`, `timm` or `huggingface`; nil keeps the file's own keys. With a layout, or where
+  ///     the options ask for another image size, the parameters of the known architecture are written.
+  ///   - opset: the operators of an ONNX model; nil for `ONNXOpset.standard`.
   public static func convert(
-    _ file: ModelFile, options: InputOptions, layout: String? = nil, dtype: DType?, to path: String, overwrite: Bool,
-    progress: Progress? = nil
+    _ file: ModelFile, options: InputOptions, layout: String? = nil, dtype: DType?, opset: Int? = nil, to path: String,
+    overwrite: Bool, progress: Progress? = nil
   ) throws -> ConversionReport {
+    if opset != nil, try OutputKind(path: path) != .onnx {
+      throw ConversionError(
+        .usage, "an opset is a matter of ONNX models", expected: "an output that ends in .onnx", file: path)
+    }
     if layout != nil || options.imageSize != nil, try OutputKind(path: path) == .safetensors || layout != nil {
       return try convertLayout(
         file, options: options, layout: layout, dtype: dtype, to: path, overwrite: overwrite, progress: progress)
     }
     switch (file, try OutputKind(path: path)) {
+    case (_, .onnx):
+      return try convertToONNX(
+        try LoadedModel(file, options: options), dtype: dtype, opset: opset, to: path, overwrite: overwrite,
+        progress: progress)
     case (.artifact, .gguf):
       return try convertGraph(try LoadedModel(file), dtype: dtype, to: path, overwrite: overwrite, progress: progress)
     case (.checkpoint(let checkpoint), .gguf):
@@ -105,15 +116,22 @@ public enum Conversions {
       report = try write(graph, of: input, recipe: try input.recipe, to: path, overwrite: overwrite, progress: progress)
     case .safetensors:
       report = try writeKept(kept, of: input, to: path, overwrite: overwrite, progress: progress)
+    case .onnx:
+      report = try writeONNX(graph, of: input, opset: .standard, to: path, overwrite: overwrite, progress: progress)
     }
     report.passes = passes
     return report
   }
 }
 
+/// The containers that hold tensors without a graph.
+private enum TensorContainer {
+  case gguf, safetensors
+}
+
 extension Conversions {
   /// Runs passes; an error names the file that the graph came from.
-  private static func run(
+  static func run(
     _ pipeline: PassPipeline, on graph: inout Graph, of input: LoadedModel
   ) throws(PassError) -> [PassPipeline.Report] {
     do {
@@ -157,8 +175,8 @@ extension Conversions {
   }
 
   private static func convertTensors(
-    _ tensors: [StoredTensor], of file: ModelFile, dtype: DType?, to path: String, kind: OutputKind, overwrite: Bool,
-    progress: Progress?
+    _ tensors: [StoredTensor], of file: ModelFile, dtype: DType?, to path: String, kind: TensorContainer,
+    overwrite: Bool, progress: Progress?
   ) throws -> ConversionReport {
     let written = dtype.map { dtype in tensors.map { $0.cast(to: dtype) } } ?? tensors
     let provenance = file.provenance(verb: "convert", ["dtype": dtype?.shortName])

@@ -55,13 +55,15 @@ public struct LoadedModel: Sendable {
   public var hyperparameters: [(name: String, value: String)] {
     switch file {
     case .artifact(let artifact):
-      artifact.metadata.hyperparameters.map { parameter in
-        let value = parameter.value
-        let text = value.integer.map { String($0) } ?? value.string ?? value.number.map { String(Float($0)) }
-        return (parameter.key, text ?? (value.numbers ?? []).map { String(Float($0)) }.joined(separator: ", "))
-      }
+      artifact.metadata.hyperparameters.map { ($0.key, LoadedModel.text($0.value)) }
     case .checkpoint: (model?.hyperparameters ?? []).map { ($0.name, $0.value.description) }
     }
+  }
+
+  /// A hyper-parameter for people.
+  static func text(_ value: GGUFValue) -> String {
+    let text = value.integer.map { String($0) } ?? value.string ?? value.number.map { String(Float($0)) }
+    return text ?? (value.numbers ?? []).map { String(Float($0)) }.joined(separator: ", ")
   }
 
   /// The tensors of the model as they are stored, under the names of the file's own layout.

@@ -10,11 +10,12 @@ struct Convert: ParsableCommand {
       To .safetensors every tensor goes under its own name and with its own bytes unless --dtype asks otherwise; no known architecture \
       is needed. To .gguf a model of a known architecture becomes an artifact that runs; of an unknown one, a plain container. \
       --layout gives the parameters the keys and shapes of another code base, so that it loads them strictly; --image-size resizes \
-      position tables as the code base of the input's own layout does.
+      position tables as the code base of the input's own layout does. To .onnx goes the graph of a known architecture or an artifact; weights \
+      of more than 64 MiB lie in a file beside it, OUT.onnx.data.
       """)
 
   @Argument(help: "A checkpoint or an artifact.") var input: String
-  @Argument(help: "The output: .gguf or .safetensors.") var output: String
+  @Argument(help: "The output: .gguf, .safetensors or .onnx.") var output: String
   @Option(help: ArgumentHelp("keep, f32, f16 or bf16: the dtype of floating-point tensors.", valueName: "dtype"))
   var dtype: Target = .keep
   @Option(
@@ -22,6 +23,8 @@ struct Convert: ParsableCommand {
   var layout: Layout?
   @Option(help: ArgumentHelp("The side of the image in pixels that positions are resized for.", valueName: "pixels"))
   var imageSize: Int?
+  @Option(help: ArgumentHelp("The version of ONNX's operators, to .onnx; 17 unless given.", valueName: "version"))
+  var opset: Int?
   @OptionGroup var inputs: InputArguments
   @OptionGroup var sources: SourceArguments
   @OptionGroup var outputs: OutputArguments
@@ -42,7 +45,8 @@ struct Convert: ParsableCommand {
     var options = inputs.options
     options.imageSize = imageSize
     let report = try Conversions.convert(
-      file, options: options, layout: layout?.rawValue, dtype: DType(shortName: dtype.rawValue), to: output,
+      file, options: options, layout: layout?.rawValue, dtype: DType(shortName: dtype.rawValue),
+      opset: opset, to: output,
       overwrite: outputs.force
     ) { bar.update($0, $1) }
     report.show(title: "converted", seconds: System.now - start, json: outputs.json)

@@ -13,7 +13,7 @@ struct Prune: ParsableCommand {
       """)
 
   @Argument(help: "A checkpoint or an artifact.") var input: String
-  @Argument(help: "The output: .gguf, or .safetensors for the checkpoint's own tensors.") var output: String
+  @Argument(help: "The output: .gguf, .onnx, or .safetensors for the checkpoint's own tensors.") var output: String
   @Option(help: "The modality to keep: vision or text.") var keep: Keep?
   @OptionGroup var inputs: InputArguments
   @OptionGroup var sources: SourceArguments

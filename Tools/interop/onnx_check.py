@@ -1,0 +1,210 @@
+"""Exports every fixture as ONNX and runs it in other people's runtimes.
+
+    onnx_check.py                                every model of Tests/Fixtures, opset 17
+    onnx_check.py --opset 13 --opset 21          in other opsets
+    onnx_check.py --dtype f16                    with weights in another dtype
+    onnx_check.py --int8                         int8 artifacts against ONNX Runtime's own quantize_dynamic
+    onnx_check.py model.pth --inputs in.safetensors
+
+Each export must pass `onnx.checker`, and what ONNX Runtime and OpenVINO compute from it must have a signal-to-noise ratio of at
+least 95 dB against `multiway run` of the same weights. With --int8 the signal is the checkpoint's output, and the ratio must be at most
+1 dB below that of quantize_dynamic on the fp32 export. Prints a Markdown table; the status is 1 where something is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import openvino
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from safetensors.numpy import load_file, save_file
+
+ROOT = Path(__file__).resolve().parents[2]
+FIXTURES = ROOT / "Tests" / "Fixtures"
+LEAST_DB = 95.0
+MOST_INT8_LOSS_DB = 1.0
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass
+class Case:
+    model: Path
+    inputs: Path
+    options: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return str(self.model.relative_to(FIXTURES)) if self.model.is_relative_to(FIXTURES) else self.model.name
+
+
+def fixtures() -> list[Case]:
+    """Every model of the fixtures with inputs for it."""
+    cases = [Case(FIXTURES / "digits.pth", FIXTURES / "digits_test.safetensors")]
+    for model in sorted(FIXTURES.glob("tiny/*.pth")) + sorted(FIXTURES.glob("tiny/heads/*.pth")):
+        inputs = model.with_name(model.stem + "_inputs.safetensors")
+        if inputs.exists():
+            cases.append(Case(model, inputs))
+    folders = sorted(FIXTURES.glob("family/*")) + [FIXTURES / "tiny" / "segmentation", FIXTURES / "vlmo"]
+    for folder in folders:
+        models = [path for path in sorted(folder.iterdir()) if path.is_dir() or path.suffix == ".pth" or path.stem == "timm"]
+        cases += [Case(model, folder / "inputs.safetensors") for model in models if (folder / "inputs.safetensors").exists()]
+    operators = ROOT / "Formats" / "onnx" / "golden"
+    cases += [Case(path, path.with_name(path.stem + "_inputs.safetensors")) for path in sorted(operators.glob("*.gguf"))]
+    return cases
+
+
+def ratio(found: np.ndarray, wanted: np.ndarray) -> float:
+    """Signal to noise in dB; negative infinity where the shapes differ or a number is not finite."""
+    if found.shape != wanted.shape or not np.isfinite(found).all():
+        return -np.inf
+    wanted = wanted.astype(np.float64)
+    noise = np.square(found - wanted).sum()
+    return np.inf if noise == 0 else 10 * np.log10(np.square(wanted).sum() / noise)
+
+
+def worst(found: Arrays, wanted: Arrays) -> float:
+    if found.keys() != wanted.keys():
+        return -np.inf
+    return min(ratio(value, wanted[name]) for name, value in found.items())
+
+
+class Multiway:
+    def __init__(self, program: Path) -> None:
+        self.program = program
+
+    def __call__(self, *arguments: object) -> None:
+        command = [str(self.program), *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"multiway {arguments[0]}: exit code {done.returncode}: {done.stderr.strip()}")
+
+
+def feeds(model: onnx.ModelProto, given: Arrays) -> Arrays:
+    """The model's inputs: token ids int64, masks uint8; a mask that is not given pads nothing."""
+    types = {1: np.float32, 2: np.uint8, 7: np.int64}
+    arrays = {}
+    for value in model.graph.input:
+        if value.name in given:
+            arrays[value.name] = given[value.name].astype(types[value.type.tensor_type.elem_type])
+        elif "padding_mask" in value.name:
+            arrays[value.name] = np.zeros(given["text"].shape, np.uint8)
+        else:
+            raise RuntimeError(f"there is no input {value.name}")
+    return arrays
+
+
+def run_onnxruntime(path: Path, arrays: Arrays) -> Arrays:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return dict(zip((output.name for output in session.get_outputs()), session.run(None, arrays), strict=True))
+
+
+def run_openvino(path: Path, arrays: Arrays) -> Arrays:
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    results = compiled({name: value for name, value in arrays.items()})
+    return {output.get_any_name(): results[output] for output in compiled.outputs}
+
+
+def check(path: Path) -> onnx.ModelProto:
+    """The checker, with types and shapes of every node."""
+    onnx.checker.check_model(str(path), full_check=True)
+    return onnx.load(str(path), load_external_data=False)
+
+
+@dataclass
+class Row:
+    cells: list[str]
+    faults: list[str]
+
+
+def decibels(value: float) -> str:
+    return "the same bits" if value == np.inf else f"{value:.1f}"
+
+
+def float_row(multiway: Multiway, case: Case, opset: int, dtype: str, folder: Path) -> Row:
+    exported, outputs = folder / "model.onnx", folder / "outputs.safetensors"
+    try:
+        multiway("convert", case.model, exported, "--opset", opset, "--dtype", dtype, *case.options)
+        model = check(exported)
+        source = case.model
+        if dtype != "keep":
+            source = folder / "model.gguf"
+            multiway("convert", case.model, source, "--dtype", dtype, *case.options)
+        options = case.options if source == case.model else []
+        arrays = feeds(model, load_file(case.inputs))
+        kept = folder / "inputs.safetensors"
+        save_file({name: value.astype(np.int64) if value.dtype == np.uint8 else value for name, value in arrays.items()}, kept)
+        multiway("run", source, "--inputs", kept, "--outputs", outputs, *options)
+        wanted = load_file(outputs)
+        found = worst(run_onnxruntime(exported, arrays), wanted), worst(run_openvino(exported, arrays), wanted)
+    except Exception as error:  # Whatever a consumer raises is a fault of the export.
+        return Row([case.name, str(opset), dtype, "failed", "", ""], [f"{type(error).__name__}: {error}"])
+    faults = [f"{decibels(value)} dB in {name}" for name, value in zip(("ONNX Runtime", "OpenVINO"), found, strict=True) if value < LEAST_DB]
+    return Row([case.name, str(opset), dtype, str(len(model.graph.node)), *map(decibels, found)], faults)
+
+
+def int8_row(multiway: Multiway, case: Case, opset: int, folder: Path) -> Row:
+    """Our int8 artifact as ONNX and ONNX Runtime's own quantization, both against the checkpoint."""
+    plain, artifact, exported, theirs = (folder / name for name in ("plain.onnx", "int8.gguf", "int8.onnx", "theirs.onnx"))
+    outputs = folder / "outputs.safetensors"
+    try:
+        multiway("convert", case.model, plain, "--opset", opset, *case.options)
+        multiway("quantize", case.model, artifact, "--recipe", "int8-all", *case.options)
+        multiway("convert", artifact, exported, "--opset", opset)
+        arrays = feeds(check(exported), load_file(case.inputs))
+        quantize_dynamic(plain, theirs, weight_type=QuantType.QInt8, per_channel=True)
+        wanted = run_onnxruntime(plain, arrays)
+        save_file({name: value.astype(np.int64) if value.dtype == np.uint8 else value for name, value in arrays.items()}, folder / "inputs.safetensors")
+        multiway("run", artifact, "--inputs", folder / "inputs.safetensors", "--outputs", outputs)
+        own = {name: value for name, value in load_file(outputs).items() if name in wanted}
+        found = [worst(run_onnxruntime(exported, arrays), wanted), worst(run_onnxruntime(theirs, arrays), wanted), worst(own, wanted)]
+    except Exception as error:
+        return Row([case.name, str(opset), "failed", "", ""], [f"{type(error).__name__}: {error}"])
+    faults = [f"{found[1] - found[0]:.1f} dB below quantize_dynamic"] if found[0] < found[1] - MOST_INT8_LOSS_DB else []
+    return Row([case.name, str(opset), *map(decibels, found)], faults)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, nargs="?", help="a checkpoint or an artifact; every fixture unless given")
+    parser.add_argument("--inputs", type=Path, help="inputs for it")
+    parser.add_argument("--multiway", type=Path, help="the program; that of the release build unless given")
+    parser.add_argument("--opset", type=int, action="append", help="17 unless given; may be repeated")
+    parser.add_argument("--dtype", default="keep", choices=["keep", "f32", "f16", "bf16"])
+    parser.add_argument("--int8", action="store_true", help="check int8 artifacts instead")
+    options = parser.parse_args()
+    if (options.model is None) != (options.inputs is None):
+        parser.error("a model goes with --inputs")
+    cases = [Case(options.model.resolve(), options.inputs)] if options.model else fixtures()
+    multiway = Multiway(options.multiway or ROOT / ".build" / "release" / "multiway")
+    titles = ["model", "opset", "ONNX Runtime dB", "quantize_dynamic dB", "multiway run dB"] if options.int8 else ["model", "opset", "dtype", "nodes", "ONNX Runtime dB", "OpenVINO dB"]
+    print("| " + " | ".join(titles) + " |")
+    print("|" + "---|" * len(titles))
+    failed = False
+    for opset in options.opset or [17]:
+        for case in cases:
+            if options.int8 and case.model.suffix == ".gguf":
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                if options.int8:
+                    row = int8_row(multiway, case, opset, Path(folder))
+                else:
+                    row = float_row(multiway, case, opset, options.dtype, Path(folder))
+            print("| " + " | ".join(row.cells) + " |", flush=True)
+            for fault in row.faults:
+                print(f"{case.name}, opset {opset}: {fault}", file=sys.stderr)
+            failed = failed or bool(row.faults)
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()
