@@ -54,7 +54,7 @@ let layers: [Layer] = [
     imports: [
       "MultiwayCore", "MultiwayGGUF", "MultiwayGraph", "MultiwayCheckpoint", "MultiwayModels",
       "MultiwayQuantization", "MultiwayPasses", "MultiwayReference", "MultiwayArtifact", "MultiwayONNX",
-      "MultiwayRuntime", "MultiwayParity",
+      "MultiwayRuntime", "MultiwayParity", "CCrypto",
     ]),
 ]
 
@@ -73,6 +73,7 @@ let package = Package(
     .systemLibrary(name: "CDeflate", providers: [.apt(["libdeflate-dev"])]),
     .systemLibrary(name: "CZstd", providers: [.apt(["libzstd-dev"])]),
     .systemLibrary(name: "CXXHash", providers: [.apt(["libxxhash-dev"])]),
+    .systemLibrary(name: "CCrypto", providers: [.apt(["libssl-dev"])]),
     .target(name: "CMultiwayFiles"),
     .systemLibrary(name: "CProtobufC", providers: [.apt(["libprotobuf-c-dev"])]),
     .target(name: "CMultiwayKernels"),

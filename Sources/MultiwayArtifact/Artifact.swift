@@ -15,14 +15,16 @@ public struct Artifact: Sendable {
   public let graph: Graph
   /// What the artifact says about itself.
   public let metadata: ArtifactMetadata
+  /// The file.
+  public var file: InputFile
   /// The path as it was given.
-  public let path: String
+  public var path: String { file.path }
   /// What the file is packed with: `zstd`, nil for nothing.
   public let packing: String?
   /// The size of the file on the disk in bytes.
-  public let byteCount: Int
+  public var byteCount: Int { file.byteCount }
   /// Device and inode, by which an output is kept from replacing its own input.
-  public let identity: FileIdentity
+  public var identity: FileIdentity { file.identity }
 
   /// The name of the format, for people.
   public var format: String { (packing.map { $0 + " of " } ?? "") + "multiway artifact (GGUF)" }
@@ -42,9 +44,7 @@ public struct Artifact: Sendable {
       let graph = try GraphJSON.decode(text, data: try constants(container))
       try checkPanels(graph, container)
       return Artifact(
-        graph: graph, metadata: metadata, path: container.file.path,
-        packing: container.file.packing, byteCount: container.file.fileByteCount,
-        identity: container.file.identity)
+        graph: graph, metadata: metadata, file: InputFile(container.file), packing: container.file.packing)
     } catch var error as ArtifactError {
       error.diagnosis.file = container.file.path
       throw error

@@ -15,20 +15,6 @@ public struct Hyperparameter: Hashable, Sendable {
   }
 }
 
-/// A file that the artifact was made from.
-public struct ArtifactSource: Hashable, Sendable {
-  /// The name without its folders, so that an artifact does not tell where it was made.
-  public var name: String
-  /// The size in bytes.
-  public var byteCount: Int
-
-  /// Names a source; the folders of `path` are left out.
-  public init(path: String, byteCount: Int) {
-    name = path.split(separator: "/").last.map(String.init) ?? path
-    self.byteCount = byteCount
-  }
-}
-
 /// What an artifact says about itself beside its graph (Formats/gguf/README-artifact.md).
 public struct ArtifactMetadata: Hashable, Sendable {
   /// `beit3`, `beit`, `vit`.
@@ -46,7 +32,9 @@ public struct ArtifactMetadata: Hashable, Sendable {
   /// The recipe that made the artifact, so that it can be made again.
   public var recipe: JSONObject
   /// The files that the weights come from.
-  public var sources: [ArtifactSource]
+  public var sources: [SourceFile]
+  /// What the source says about itself: plain facts beside its tensors.
+  public var sourceMetadata: JSONObject
   /// What `verify --certify` found; nil before.
   public var certificate: JSONValue?
   /// The version of multiway that wrote the artifact.
@@ -55,8 +43,8 @@ public struct ArtifactMetadata: Hashable, Sendable {
   /// Describes an artifact.
   public init(
     architecture: String, name: String, license: String? = nil, hyperparameters: [Hyperparameter] = [],
-    preprocessing: JSONObject? = nil, labels: [String] = [], recipe: JSONObject = [:], sources: [ArtifactSource] = [],
-    certificate: JSONValue? = nil, toolVersion: String
+    preprocessing: JSONObject? = nil, labels: [String] = [], recipe: JSONObject = [:], sources: [SourceFile] = [],
+    sourceMetadata: JSONObject = [:], certificate: JSONValue? = nil, toolVersion: String
   ) {
     self.architecture = architecture
     self.name = name
@@ -66,6 +54,7 @@ public struct ArtifactMetadata: Hashable, Sendable {
     self.labels = labels
     self.recipe = recipe
     self.sources = sources
+    self.sourceMetadata = sourceMetadata
     self.certificate = certificate
     self.toolVersion = toolVersion
   }
@@ -96,8 +85,6 @@ enum ArtifactKey {
   static let preprocessing = "multiway.preprocessing"
   static let labels = "multiway.labels"
   static let recipe = "multiway.recipe"
-  static let sourceNames = "multiway.source.names"
-  static let sourceByteCounts = "multiway.source.byte_counts"
   static let certificate = "multiway.certificate"
 }
 
@@ -114,15 +101,14 @@ extension ArtifactMetadata {
   }
 
   /// The pairs after the graph; the certificate is last, so that adding it moves nothing else.
-  func trailingPairs() -> [(key: String, value: GGUFValue)] {
+  func trailingPairs(digests: [(key: String, value: GGUFValue)]) -> [(key: String, value: GGUFValue)] {
     var pairs: [(key: String, value: GGUFValue)] = []
     if let preprocessing {
       pairs.append((ArtifactKey.preprocessing, .string(JSONValue.object(preprocessing).text())))
     }
     if !labels.isEmpty { pairs.append((ArtifactKey.labels, .array(.string(labels)))) }
     pairs.append((ArtifactKey.recipe, .string(JSONValue.object(recipe).text())))
-    pairs.append((ArtifactKey.sourceNames, .array(.string(sources.map(\.name)))))
-    pairs.append((ArtifactKey.sourceByteCounts, .array(.u64(sources.map { UInt64(max(0, $0.byteCount)) }))))
+    pairs += GGUFDigests.pairs(sources, metadata: sourceMetadata) + digests
     if let certificate { pairs.append((ArtifactKey.certificate, .string(certificate.text()))) }
     return pairs
   }
@@ -147,7 +133,9 @@ extension ArtifactMetadata {
       hyperparameters: parameters.map { Hyperparameter(String($0.key.dropFirst(prefix.count)), $0.value) },
       preprocessing: try reader.optionalObject(ArtifactKey.preprocessing),
       labels: try reader.strings(ArtifactKey.labels), recipe: try reader.optionalObject(ArtifactKey.recipe) ?? [:],
-      sources: try reader.sources(), certificate: try reader.json(ArtifactKey.certificate),
+      sources: try reader.sources(),
+      sourceMetadata: try reader.optionalObject(GGUFDigests.sourceMetadata) ?? [:],
+      certificate: try reader.json(ArtifactKey.certificate),
       toolVersion: try reader.string(ArtifactKey.version))
   }
 }
@@ -192,12 +180,11 @@ struct MetadataReader {
     return object
   }
 
-  func sources() throws(ArtifactError) -> [ArtifactSource] {
-    let names = try strings(ArtifactKey.sourceNames)
-    let counts = container[ArtifactKey.sourceByteCounts].map { $0.integers } ?? []
-    guard let counts, counts.count == names.count, counts.allSatisfy({ $0 >= 0 }) else {
-      throw error(ArtifactKey.sourceByteCounts, "of another type or length", expected: "\(names.count) sizes")
+  func sources() throws(ArtifactError) -> [SourceFile] {
+    do throws(GGUFError) {
+      return try GGUFDigests.files(container)
+    } catch {
+      throw ArtifactError(.malformedMetadata, error.diagnosis)
     }
-    return zip(names, counts).map { ArtifactSource(path: $0, byteCount: $1) }
   }
 }

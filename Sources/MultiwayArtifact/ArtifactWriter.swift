@@ -17,17 +17,25 @@ public enum ArtifactWriter {
     _ graph: Graph, metadata: ArtifactMetadata, to path: String, overwrite: Bool, inputs: [FileIdentity] = [],
     progress: ((_ done: Int, _ total: Int) -> Void)? = nil
   ) throws {
-    let pairs = try pairs(graph, metadata)
+    var sources = SourceDigests(of: graph.constants.flatMap(\.data.sources).flatMap(\.sources))
+    let placeholders = graph.constants.map { _ in TensorDigest.placeholder }
+    let pairs = try pairs(graph, metadata, digests: GGUFDigests.pairs(sources, tensors: placeholders))
     let tensors = try tensors(graph)
     var writer = try GGUFWriter(
       path: path, overwrite: overwrite, inputs: inputs, metadata: pairs, tensors: tensors,
       alignment: Artifact.alignment)
     var materializer = Materializer(discardsSources: true)
     for (index, constant) in graph.constants.enumerated() {
+      // What is stored as it was read has the same digest; what is computed is read for it first.
+      var stored: StoredTensor?
+      if case .stored(let tensor) = constant.data, tensor.storage.origins == nil { stored = tensor }
+      if stored == nil { for source in constant.data.sources.flatMap(\.sources) { try sources.read(source) } }
       try materializer.forEachPiece(of: constant.data) { piece in try writer.writeTensor(piece) }
+      if let stored { sources.note(writer.tensorDigests[index], of: stored) }
       progress?(index + 1, graph.constants.count)
     }
-    try writer.finish()
+    let digests = writer.tensorDigests
+    try writer.finish(filling: GGUFDigests.pairs(sources, tensors: digests))
   }
 
   /// Writes a copy of an artifact with another certificate, tensors streamed through.
@@ -56,7 +64,7 @@ public enum ArtifactWriter {
   }
 
   private static func pairs(
-    _ graph: Graph, _ metadata: ArtifactMetadata
+    _ graph: Graph, _ metadata: ArtifactMetadata, digests: [(key: String, value: GGUFValue)]
   ) throws(ArtifactError) -> [(key: String, value: GGUFValue)] {
     do { try graph.verify() } catch { throw ArtifactError(.unstorable, error.diagnosis) }
     guard ArtifactMetadata.isArchitecture(metadata.architecture) else {
@@ -78,7 +86,7 @@ public enum ArtifactWriter {
     pairs.append((ArtifactKey.version, .string(metadata.toolVersion)))
     if isQuantized { pairs.append((ArtifactKey.panelLayout, .string(Artifact.panelLayout))) }
     pairs.append((ArtifactKey.graph, .string(text)))
-    return pairs + metadata.trailingPairs()
+    return pairs + metadata.trailingPairs(digests: digests)
   }
 
   /// The file type that GGUF tools show: 0 for fp32, 1 for mostly fp16, 32 for mostly bf16. There is none for our int8 panels.

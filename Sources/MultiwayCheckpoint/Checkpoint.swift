@@ -37,8 +37,8 @@ public struct Checkpoint: Sendable {
   public internal(set) var path: String
   /// The size of all files in bytes.
   public let byteCount: Int
-  /// Which files it is made of, by which an output is kept from replacing one of them.
-  public let identities: [FileIdentity]
+  /// The files that it is made of.
+  public var files: [InputFile]
   /// Every dictionary of tensors that was found, the default one first, averaged (EMA) copies last.
   public let stateDicts: [StateDict]
   /// Plain data beside the tensors: safetensors metadata, a pickle's `epoch` and `args`, GGUF's scalar keys; `config` and
@@ -61,12 +61,12 @@ public struct Checkpoint: Sendable {
   ) {
     self.init(
       container: format, packing: file.packing, shardCount: nil, path: file.path, byteCount: file.fileByteCount,
-      identities: [file.identity], stateDicts: stateDicts, metadata: metadata, opaqueRecords: opaqueRecords,
+      files: [InputFile(file)], stateDicts: stateDicts, metadata: metadata, opaqueRecords: opaqueRecords,
       notes: notes)
   }
 
   init(
-    container: String, packing: String?, shardCount: Int?, path: String, byteCount: Int, identities: [FileIdentity],
+    container: String, packing: String?, shardCount: Int?, path: String, byteCount: Int, files: [InputFile],
     stateDicts: [StateDict], metadata: JSONObject, opaqueRecords: [String], notes: [String]
   ) {
     self.container = container
@@ -74,12 +74,15 @@ public struct Checkpoint: Sendable {
     self.shardCount = shardCount
     self.path = path
     self.byteCount = byteCount
-    self.identities = identities
+    self.files = files
     self.stateDicts = stateDicts
     self.metadata = metadata
     self.opaqueRecords = opaqueRecords
     self.notes = notes
   }
+
+  /// Which files it is made of, by which an output is kept from replacing one of them.
+  public var identities: [FileIdentity] { files.map(\.identity) }
 
   /// The state dict of that name, or the default one; the error lists those that there are.
   public func stateDict(named name: String? = nil) throws(CheckpointError) -> StateDict {

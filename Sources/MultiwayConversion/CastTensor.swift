@@ -40,6 +40,8 @@ private final class ComputedStorage: TensorStorage {
     }
   }
 
+  var origins: [StoredTensor]? { expression.sources.flatMap(\.sources) }
+
   func discard() {
     for source in expression.sources { source.discard() }
   }

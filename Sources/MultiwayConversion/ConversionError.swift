@@ -8,12 +8,17 @@ public enum ConversionErrorCode: FailureCode {
   case recipe
   /// The input cannot be used in this way.
   case unsupportedInput
+  /// The input is not what it was when it was written.
+  case damaged
+  /// A library of the machine cannot do what was asked for.
+  case unavailable
 
   /// The exit code class.
   public var category: FailureCategory {
     switch self {
     case .usage, .recipe: .usage
-    case .unsupportedInput: .data
+    case .unsupportedInput, .damaged: .data
+    case .unavailable: .internalFault
     }
   }
 }

@@ -23,9 +23,12 @@ extension Conversions {
     let rendered = try model.rendered(layout: layout ?? model.layout, file: file.path)
     var tensors = rendered.tensors.map { StoredTensor(name: $0.key, computedFrom: $0.data) }
     if let dtype { tensors = tensors.map { $0.cast(to: dtype) } }
+    let provenance = file.provenance(
+      verb: "convert",
+      ["layout": layout, "image_size": options.imageSize.map { String($0) }, "dtype": dtype?.shortName])
     try SafetensorsWriter.write(
-      tensors, metadata: file.carriedMetadata.merging(input.recordedSizes) { $1 }, to: path, overwrite: overwrite,
-      inputs: file.identities, progress: progress)
+      tensors, metadata: file.carriedMetadata.merging(input.recordedSizes) { $1 }, provenance: provenance, to: path,
+      overwrite: overwrite, inputs: file.identities, progress: progress)
     return ConversionReport(
       output: path, inputBytes: file.byteCount, outputBytes: try MappedFile(path: path).byteCount,
       parametersBefore: input.parameterCount, parametersAfter: tensors.reduce(0) { $0 + $1.shape.elementCount },

@@ -179,14 +179,15 @@ extension Conversions {
     overwrite: Bool, progress: Progress?
   ) throws -> ConversionReport {
     let written = dtype.map { dtype in tensors.map { $0.cast(to: dtype) } } ?? tensors
+    let provenance = file.provenance(verb: "convert", ["dtype": dtype?.shortName])
     switch kind {
     case .safetensors:
       try SafetensorsWriter.write(
-        written, metadata: file.carriedMetadata, to: path, overwrite: overwrite, inputs: file.identities,
-        progress: progress)
+        written, metadata: file.carriedMetadata, provenance: provenance, to: path, overwrite: overwrite,
+        inputs: file.identities, progress: progress)
     case .gguf:
       try GGUFPlainWriter.write(
-        written, to: path, overwrite: overwrite, inputs: file.identities, progress: progress)
+        written, provenance: provenance, to: path, overwrite: overwrite, inputs: file.identities, progress: progress)
     }
     let count = tensors.reduce(0) { $0 + $1.shape.elementCount }
     return ConversionReport(
@@ -220,7 +221,8 @@ extension Conversions {
     }
     let parameters = model.parameters.stored.filter { $0.modality != .text }
     try SafetensorsWriter.write(
-      parameters.map(\.tensor), metadata: input.file.carriedMetadata, to: path, overwrite: overwrite,
+      parameters.map(\.tensor), metadata: input.file.carriedMetadata,
+      provenance: input.file.provenance(verb: "prune", ["keep": kept.rawValue]), to: path, overwrite: overwrite,
       inputs: input.file.identities, progress: progress)
     return ConversionReport(
       output: path, inputBytes: input.file.byteCount, outputBytes: try MappedFile(path: path).byteCount,
@@ -240,7 +242,9 @@ extension ModelFile {
   var carriedMetadata: [String: String] {
     var metadata = ["format": "pt"]
     guard case .checkpoint(let checkpoint) = self else { return metadata }
-    for (key, value) in checkpoint.metadata.members { metadata[key] = value.string ?? value.text() }
+    for (key, value) in checkpoint.metadata.members where !ModelFile.isOwn(key) {
+      metadata[key] = value.string ?? value.text()
+    }
     // The heads are the one size that no shape tells: they must survive the way to safetensors.
     for key in ["num_attention_heads", "encoder_attention_heads", "num_heads", "heads"] {
       if let heads = checkpoint.metadata["args"]?[key]?.integer { metadata["num_attention_heads"] = String(heads) }

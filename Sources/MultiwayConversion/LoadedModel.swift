@@ -98,6 +98,9 @@ public struct LoadedModel: Sendable {
   /// The metadata of an artifact that holds `graph`, which a recipe made of this model. Sizes of a modality that is gone go too.
   func metadata(of graph: Graph, recipe: Recipe) -> ArtifactMetadata {
     var metadata = originalMetadata
+    metadata.sources = file.sourceFiles
+    metadata.sourceMetadata = file.sourceMetadata
+    metadata.license = metadata.license ?? file.license
     metadata.recipe = recipe.json
     metadata.certificate = nil
     metadata.toolVersion = MultiwayVersion.current
@@ -111,11 +114,10 @@ public struct LoadedModel: Sendable {
   private var originalMetadata: ArtifactMetadata {
     switch file {
     case .artifact(let artifact): return artifact.metadata
-    case .checkpoint(let checkpoint):
+    case .checkpoint:
       return ArtifactMetadata(
         architecture: model?.architecture ?? "", name: summary, hyperparameters: artifactParameters,
         preprocessing: model?.preprocessing?.json,
-        sources: [ArtifactSource(path: checkpoint.path, byteCount: checkpoint.byteCount)],
         toolVersion: MultiwayVersion.current)
     }
   }

@@ -27,6 +27,25 @@ extension ByteSource {
   public var headerLimit: Int { isInPlace ? byteCount : min(byteCount, 256 << 20) }
 }
 
+/// One of the files that a model is read from.
+public struct InputFile: Hashable, Sendable {
+  /// The path by which it was opened.
+  public var path: String
+  /// The size on the disk in bytes.
+  public var byteCount: Int
+  /// Which file it is.
+  public var identity: FileIdentity
+  /// The SHA-256 of its bytes in hexadecimal digits, where somebody asked for it.
+  public var sha256: String?
+
+  /// Describes the file of a source.
+  public init(_ source: any ByteSource) {
+    path = source.path
+    byteCount = source.fileByteCount
+    identity = source.identity
+  }
+}
+
 extension MappedFile: ByteSource {
   /// The size of the file in bytes.
   public var fileByteCount: Int { byteCount }

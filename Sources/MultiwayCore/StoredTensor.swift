@@ -8,11 +8,15 @@ public protocol TensorStorage: AnyObject, Sendable {
   func load(in range: Range<Int>) throws(TensorError) -> TensorBytes
   /// Lets the pages go that `load()` touched; they come back when they are read again.
   func discard()
+  /// The tensors that the elements are computed from, nil for a storage that is not computed.
+  var origins: [StoredTensor]? { get }
 }
 
 extension TensorStorage {
   /// Loads everything and takes the part.
   public func load(in range: Range<Int>) throws(TensorError) -> TensorBytes { try load().extracting(range) }
+  /// Nil: the elements are stored.
+  public var origins: [StoredTensor]? { nil }
 }
 
 /// A storage in memory.

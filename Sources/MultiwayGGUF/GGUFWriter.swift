@@ -15,8 +15,13 @@ public struct GGUFWriter: ~Copyable {
 
   private var output: OutputFile
   private let path: String
+  private let pairs: [(key: String, value: GGUFValue)]
   private let tensors: [GGUFTensorInfo]
   private let alignment: Int
+  private let headerSize: Int
+  private var digest = TensorDigest()
+  /// The digests of the tensors in their order; of those that are not complete, that of no bytes.
+  public private(set) var tensorDigests: [String]
   private var index: Int
   private var left: Int
 
@@ -41,7 +46,10 @@ public struct GGUFWriter: ~Copyable {
     let first = placed.firstIndex { $0.byteCount > 0 } ?? placed.count
     self.output = output
     self.path = path
+    self.pairs = pairs
     self.tensors = placed
+    headerSize = header.bytes.count
+    tensorDigests = [String](repeating: digest.finish(), count: placed.count)
     self.alignment = alignment
     index = first
     left = first < placed.count ? placed[first].byteCount : 0
@@ -62,20 +70,34 @@ public struct GGUFWriter: ~Copyable {
         .wrongSize, "\(bytes.byteCount) bytes", expected: "at most \(left), which the tensor still lacks", file: path,
         tensor: tensors[index].name)
     }
+    digest.update(bytes)
     try output.write(bytes)
     left -= bytes.byteCount
     if left == 0 { try startNextTensor() }
   }
 
   /// Makes the file appear under its name.
-  public consuming func finish() throws {
+  /// - Parameter values: metadata values that were not known when the header was written; each takes the place of one of the same size.
+  public consuming func finish(filling values: [(key: String, value: GGUFValue)] = []) throws {
     guard index >= tensors.count else {
       throw GGUFError(.wrongSize, "the tensor lacks \(left) bytes", file: path, tensor: tensors[index].name)
+    }
+    if !values.isEmpty {
+      let filled = pairs.map { pair in values.first { $0.key == pair.key } ?? pair }
+      var header = GGUFEncoder()
+      header.append(pairs: filled, tensors: tensors)
+      guard header.bytes.count == headerSize else {
+        throw GGUFError(
+          .wrongSize, "a header of \(header.bytes.count) bytes", expected: "\(headerSize), as was written before",
+          file: path)
+      }
+      try output.rewrite(header.bytes, at: 0)
     }
     try output.commit()
   }
 
   private mutating func startNextTensor() throws {
+    tensorDigests[index] = digest.finish()
     try output.pad(toMultipleOf: alignment)
     repeat { index += 1 } while index < tensors.count && tensors[index].byteCount == 0
     left = index < tensors.count ? tensors[index].byteCount : 0

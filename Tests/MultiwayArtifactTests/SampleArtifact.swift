@@ -110,7 +110,7 @@ enum SampleArtifact {
       Hyperparameter("vision.image_mean", .array(.f32([0.5, 0.5, 0.5]))),
     ],
     preprocessing: ["size": .integer(4)], labels: ["cat", "dog"], recipe: ["name": .string("int8")],
-    sources: [ArtifactSource(path: "/somewhere/model.pth", byteCount: 1234)], toolVersion: "0.1.0")
+    sources: [SourceFile(path: "/somewhere/model.pth", byteCount: 1234)], toolVersion: "0.1.0")
 
   static let inputs: [String: TensorValue] = [
     "image": TensorValue([1, 1, 4, 4], (0..<16).map { Float($0) / 16 }),

@@ -5,29 +5,43 @@ public import MultiwayGGUF
 public enum GGUFPlainWriter {
   /// The value of `general.architecture` in files that describe no architecture.
   public static let architecture = "unknown"
+  private static let versionKey = "multiway.version"
+  private static let recipeKey = "multiway.recipe"
 
   /// Writes `tensors` in their order, one at a time. The file appears under its name whole or not at all.
   ///
   /// GGUF is narrower than a checkpoint: names of at most 63 bytes, at most 4 dimensions, and F32, F16, BF16, F64 and signed
   /// integers only. Every tensor that does not fit is named in one error; nothing is renamed, reshaped or converted.
   /// - Parameters:
+  ///   - provenance: where the tensors come from; it is written with the digests of the tensors. Nil for neither.
   ///   - metadata: pairs after `general.architecture`, which is added unless it is among them.
   ///   - inputs: files that are being read; the output may not be one of them.
   ///   - progress: is told how many bytes of how many are written.
   public static func write(
-    _ tensors: [StoredTensor], metadata: [(key: String, value: GGUFValue)] = [], to path: String,
-    overwrite: Bool = false, inputs: [FileIdentity] = [], progress: ((Int, Int) -> Void)? = nil
+    _ tensors: [StoredTensor], metadata: [(key: String, value: GGUFValue)] = [], provenance: Provenance? = nil,
+    to path: String, overwrite: Bool = false, inputs: [FileIdentity] = [], progress: ((Int, Int) -> Void)? = nil
   ) throws {
     let declared = try declare(tensors, path: path)
     var pairs = metadata
     if !pairs.contains(where: { $0.key == "general.architecture" }) {
       pairs.insert(("general.architecture", .string(architecture)), at: 0)
     }
+    var sources = SourceDigests(of: provenance == nil ? [] : tensors.flatMap(\.sources))
+    if let provenance {
+      let placeholders = tensors.map { _ in TensorDigest.placeholder }
+      pairs.append((versionKey, .string(provenance.tool)))
+      pairs.append((recipeKey, .string(JSONValue.object(provenance.recipe).text())))
+      pairs += GGUFDigests.pairs(provenance.files, metadata: provenance.metadata)
+      pairs += GGUFDigests.pairs(sources, tensors: placeholders)
+    }
     var writer = try GGUFWriter(
       path: path, overwrite: overwrite, inputs: inputs, metadata: pairs, tensors: declared)
     let total = StateDict(name: "", tensors: tensors).byteCount
     var done = 0
-    for tensor in tensors {
+    for (index, tensor) in tensors.enumerated() {
+      if provenance != nil, let origins = tensor.storage.origins {
+        for origin in origins { try sources.read(origin) }
+      }
       let bytes = try tensor.contiguousBytes()
       try bytes.forEachSlice(of: SafetensorsWriter.sliceSize) { slice in
         try writer.writeTensor(slice.span)
@@ -36,8 +50,10 @@ public enum GGUFPlainWriter {
         progress?(done, total)
       }
       tensor.discard()
+      if tensor.storage.origins == nil { sources.note(writer.tensorDigests[index], of: tensor) }
     }
-    try writer.finish()
+    let digests = writer.tensorDigests
+    try writer.finish(filling: provenance == nil ? [] : GGUFDigests.pairs(sources, tensors: digests))
   }
 
   private static func declare(

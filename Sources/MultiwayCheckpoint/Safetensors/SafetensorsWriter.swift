@@ -8,28 +8,41 @@ public enum SafetensorsWriter {
 
   /// Writes `tensors`, widest dtype first and by name, one at a time. The file appears under its name whole or not at all.
   /// - Parameters:
+  ///   - provenance: where the tensors come from; it is written with the digests of the tensors, as the metadata value
+  ///     `SafetensorsProvenance.key`. Nil for neither.
   ///   - inputs: files that are being read; the output may not be one of them.
   ///   - progress: is told how many bytes of how many are written.
   public static func write(
-    _ tensors: [StoredTensor], metadata: [String: String] = [:], to path: String, overwrite: Bool = false,
-    inputs: [FileIdentity] = [], progress: ((Int, Int) -> Void)? = nil
+    _ tensors: [StoredTensor], metadata: [String: String] = [:], provenance: Provenance? = nil, to path: String,
+    overwrite: Bool = false, inputs: [FileIdentity] = [], progress: ((Int, Int) -> Void)? = nil
   ) throws {
     let ordered = try order(tensors, path: path)
+    var digests = provenance.map { SafetensorsProvenance($0, of: ordered) }
+    var metadata = metadata
+    if let text = digests?.text { metadata[SafetensorsProvenance.key] = text }
     let header = try header(ordered, metadata: metadata, path: path)
     var output = try OutputFile(path: path, overwrite: overwrite, inputs: inputs)
     try output.write([UInt64(header.count)])
     try output.write(header)
     let total = StateDict(name: "", tensors: ordered).byteCount
     var done = 0
-    for tensor in ordered {
+    for (index, tensor) in ordered.enumerated() {
+      try digests?.readOrigins(of: tensor)
       let bytes = try tensor.contiguousBytes()
       try bytes.forEachSlice(of: sliceSize) { slice in
+        digests?.update(slice.span)
         try output.write(slice.span)
         if slice.byteCount == sliceSize { tensor.discard() }
         done += slice.byteCount
         progress?(done, total)
       }
       tensor.discard()
+      digests?.finish(tensor, at: index)
+    }
+    if let text = digests?.text {
+      metadata[SafetensorsProvenance.key] = text
+      // Digests have a fixed width, so the header is as long as before.
+      try output.rewrite(try self.header(ordered, metadata: metadata, path: path), at: MemoryLayout<UInt64>.size)
     }
     try output.commit()
   }

@@ -126,7 +126,7 @@ struct ShardedReader {
     return Checkpoint(
       container: container, packing: packing, shardCount: shards.count, path: file.path,
       byteCount: shards.reduce(file.fileByteCount) { $0 &+ $1.byteCount },
-      identities: [file.identity] + shards.flatMap(\.identities), stateDicts: [dict], metadata: metadata,
+      files: [InputFile(file)] + shards.flatMap(\.files), stateDicts: [dict], metadata: metadata,
       opaqueRecords: opaque, notes: notes)
   }
 }

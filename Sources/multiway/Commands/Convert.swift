@@ -26,6 +26,7 @@ struct Convert: ParsableCommand {
   @Option(help: ArgumentHelp("The version of ONNX's operators, to .onnx; 17 unless given.", valueName: "version"))
   var opset: Int?
   @OptionGroup var inputs: InputArguments
+  @OptionGroup var sources: SourceArguments
   @OptionGroup var outputs: OutputArguments
 
   enum Target: String, ExpressibleByArgument, CaseIterable {
@@ -39,7 +40,7 @@ struct Convert: ParsableCommand {
   func run() throws {
     let start = System.now
     try OutputFile.checkDestination(output, overwrite: outputs.force)
-    let file = try ModelFile.open(input)
+    let file = try sources.open(input)
     let bar = ProgressBar("converting")
     var options = inputs.options
     options.imageSize = imageSize

@@ -11,17 +11,23 @@ import MultiwayParity
 struct Inspect: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Says what a file holds, without reading its weights.",
-    discussion: "For a pickle it also lists what the file wanted to call; nothing of it is ever called.")
+    discussion: """
+      For a pickle it also lists what the file wanted to call; nothing of it is ever called. --verify reads every tensor of a file \
+      that multiway wrote and compares its digest with the one that the file records; exit code 65 names the first damaged tensor.
+      """)
 
   @Argument(help: "A checkpoint or an artifact: a file, an index of shards, or a model's folder.") var file: String
   @Flag(help: "List every tensor.") var tensors = false
   @Flag(help: "Print the graph of the model.") var graph = false
+  @Flag(help: "Compare every tensor with the digest that the file records.") var verify = false
   @Flag(help: "Print one JSON object instead of text.") var json = false
   @OptionGroup var input: InputArguments
 
   func run() throws {
     let opened = try ModelFile.open(file)
-    let inspection = try Inspection(opened, options: input.options)
+    let bar = ProgressBar("verifying")
+    let verification = verify ? try DigestVerification.verify(file) { bar.update($0, $1) } : nil
+    let inspection = try Inspection(opened, options: input.options, verification: verification)
     if json {
       Console.print(inspection.json(listsTensors: tensors).text(indented: true))
       return
@@ -41,9 +47,11 @@ private struct Inspection {
   let model: LoadedModel?
   /// Why there is no model.
   let problem: String?
+  let verification: DigestVerification.Report?
 
-  init(_ file: ModelFile, options: InputOptions) throws {
+  init(_ file: ModelFile, options: InputOptions, verification: DigestVerification.Report?) throws {
     self.file = file
+    self.verification = verification
     switch file {
     case .artifact:
       let loaded = try LoadedModel(file)
@@ -84,6 +92,15 @@ private struct Inspection {
       rows += model.notes.map { ["note", $0] }
     }
     if let problem { rows.append(["model", "none: " + problem.replacing("\n", with: "\n  ")]) }
+    rows += file.recordedFiles.map { file in
+      ["made from", "\(file.name), \(Text.bytes(file.byteCount))" + (file.sha256.map { ", sha256 \($0)" } ?? "")]
+    }
+    if let verification {
+      rows.append([
+        "verified",
+        "\(verification.tensorCount) tensors, \(Text.bytes(verification.byteCount)): \(verification.algorithm)",
+      ])
+    }
     return rows + containerRows
   }
 
@@ -91,7 +108,7 @@ private struct Inspection {
     switch file {
     case .artifact(let artifact):
       var rows = [["recipe", artifact.metadata.recipe["name"]?.string ?? "none"]]
-      rows += artifact.metadata.sources.map { ["made from", "\($0.name), \(Text.bytes($0.byteCount))"] }
+      if let license = artifact.metadata.license { rows.append(["licence", license]) }
       if let certificate = artifact.metadata.certificate {
         rows.append(["certificate", certificate["verdict"]?.string ?? "unreadable"])
       }
@@ -134,6 +151,18 @@ private struct Inspection {
     }
     if let problem { object["problem"] = .string(problem) }
     addContainer(to: &object)
+    object["made_from"] = .array(
+      file.recordedFiles.map { file in
+        var object: JSONObject = ["name": .string(file.name), "bytes": .integer(file.byteCount)]
+        object["sha256"] = file.sha256.map { .string($0) }
+        return .object(object)
+      })
+    if let verification {
+      object["verified"] = .object([
+        "tensors": .integer(verification.tensorCount), "bytes": .integer(verification.byteCount),
+        "digest": .string(verification.algorithm),
+      ])
+    }
     if listsTensors {
       object["tensors"] = .array(
         tensors.map { tensor in

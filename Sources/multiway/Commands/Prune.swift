@@ -16,6 +16,7 @@ struct Prune: ParsableCommand {
   @Argument(help: "The output: .gguf, .onnx, or .safetensors for the checkpoint's own tensors.") var output: String
   @Option(help: "The modality to keep: vision or text.") var keep: Keep?
   @OptionGroup var inputs: InputArguments
+  @OptionGroup var sources: SourceArguments
   @OptionGroup var outputs: OutputArguments
 
   enum Keep: String, ExpressibleByArgument, CaseIterable {
@@ -25,7 +26,7 @@ struct Prune: ParsableCommand {
   func run() throws {
     let start = System.now
     try OutputFile.checkDestination(output, overwrite: outputs.force)
-    let model = try LoadedModel(path: input, options: inputs.options)
+    let model = try LoadedModel(try sources.open(input), options: inputs.options)
     let bar = ProgressBar("pruning")
     let report = try Conversions.prune(
       model, keep: keep.flatMap { Modality(rawValue: $0.rawValue) }, to: output, overwrite: outputs.force

@@ -14,13 +14,14 @@ struct Quantize: ParsableCommand {
   @Option(help: "Examples to balance the layers on: a safetensors file of inputs. Without it the weights alone decide.")
   var calibration: String?
   @OptionGroup var inputs: InputArguments
+  @OptionGroup var sources: SourceArguments
   @OptionGroup var outputs: OutputArguments
 
   func run() throws {
     let start = System.now
     try OutputFile.checkDestination(output, overwrite: outputs.force)
     let recipe = try Recipes.find(recipe)
-    let model = try LoadedModel(path: input, options: inputs.options)
+    let model = try LoadedModel(try sources.open(input), options: inputs.options)
     let calibration = try calibration.map { path in
       let examples = try TensorFiles.readInputs(path, for: model.graph)
       let name = path.split(separator: "/").last.map(String.init) ?? path

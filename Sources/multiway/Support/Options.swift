@@ -34,6 +34,18 @@ struct NumberList: ExpressibleByArgument {
   }
 }
 
+/// What a verb that writes a model takes.
+struct SourceArguments: ParsableArguments {
+  @Flag(help: "Record the SHA-256 of every source file in the output; reads all of them.")
+  var hashSource = false
+
+  /// Opens an input.
+  func open(_ path: String) throws -> ModelFile {
+    let file = try ModelFile.open(path)
+    return hashSource ? try file.hashed() : file
+  }
+}
+
 /// What every verb that writes takes.
 struct OutputArguments: ParsableArguments {
   @Flag(help: "Replace the output if it exists.")

@@ -1,0 +1,87 @@
+public import MultiwayCore
+
+/// Where a safetensors file comes from, and the digests of its tensors: one metadata value, a JSON object
+/// (Formats/safetensors/README.md).
+public struct SafetensorsProvenance: ~Copyable {
+  /// The key in `__metadata__`.
+  public static let key = "multiway"
+  private static let format = 1
+
+  private let provenance: Provenance
+  private let names: [String]
+  private var digests: [String]
+  private var sources: SourceDigests
+  private var digest = TensorDigest()
+
+  /// Describes a file of `tensors`, whose digests are not known yet.
+  init(_ provenance: Provenance, of tensors: [StoredTensor]) {
+    self.provenance = provenance
+    names = tensors.map(\.name)
+    digests = tensors.map { _ in TensorDigest.placeholder }
+    sources = SourceDigests(of: tensors.flatMap(\.sources))
+  }
+
+  /// Reads the tensors that a computed one is made of, as far as they were not read before.
+  mutating func readOrigins(of tensor: StoredTensor) throws(TensorError) {
+    for origin in tensor.storage.origins ?? [] { try sources.read(origin) }
+  }
+
+  /// Adds bytes of the current tensor.
+  mutating func update(_ bytes: borrowing RawSpan) { digest.update(bytes) }
+
+  /// Ends the current tensor.
+  mutating func finish(_ tensor: StoredTensor, at index: Int) {
+    digests[index] = digest.finish()
+    if tensor.storage.origins == nil { sources.note(digests[index], of: tensor) }
+  }
+
+  /// The metadata value; it is as long before the digests are known as after.
+  var text: String {
+    let files = provenance.files.map { file in
+      var object: JSONObject = ["name": .string(file.name), "bytes": .integer(file.byteCount)]
+      if let sum = file.sha256 { object["sha256"] = .string(sum) }
+      return JSONValue.object(object)
+    }
+    return JSONValue.object([
+      "format": .integer(SafetensorsProvenance.format), "tool": .string(provenance.tool),
+      "recipe": .object(provenance.recipe), "source_files": .array(files),
+      "digest": .string(TensorDigest.algorithm),
+      "source_tensors": SafetensorsProvenance.object(sources.names, sources.digests),
+      "tensors": SafetensorsProvenance.object(names, digests),
+    ]).text()
+  }
+
+  private static func object(_ names: [String], _ digests: [String]) -> JSONValue {
+    var object = JSONObject()
+    for (name, digest) in zip(names, digests) { object[name] = .string(digest) }
+    return .object(object)
+  }
+}
+
+extension Checkpoint {
+  /// The source files that a file of ours names; none where it names none that can be read.
+  public var recordedFiles: [SourceFile] {
+    (provenance?["source_files"]?.array ?? []).compactMap { file in
+      guard let name = file["name"]?.string, let byteCount = file["bytes"]?.integer, byteCount >= 0 else { return nil }
+      return SourceFile(path: name, byteCount: byteCount, sha256: file["sha256"]?.string)
+    }
+  }
+
+  /// The digests of the tensors by name, as a safetensors file of ours records them; nil where it records none.
+  public func recordedDigests() throws(CheckpointError) -> [String: String]? {
+    guard let text = metadata[SafetensorsProvenance.key]?.string else { return nil }
+    guard let object = provenance, object["digest"]?.string == TensorDigest.algorithm,
+      let members = object["tensors"]?.object?.members,
+      members.allSatisfy({ $0.value.string.map(TensorDigest.isDigest) == true })
+    else {
+      throw CheckpointError(
+        .malformed, "the metadata value '\(SafetensorsProvenance.key)' of \(text.utf8.count) bytes holds no digests",
+        expected: "a JSON object with \(TensorDigest.algorithm) digests of all tensors", file: path)
+    }
+    return Dictionary(members.map { ($0.key, $0.value.string ?? "") }) { first, _ in first }
+  }
+
+  private var provenance: JSONValue? {
+    metadata[SafetensorsProvenance.key]?.string.flatMap { try? JSONParser.parse(Array($0.utf8)) }
+  }
+}

@@ -1,0 +1,94 @@
+/// A file that an output was made from.
+public struct SourceFile: Hashable, Sendable {
+  /// The name without its folders, so that an output does not tell where it was made.
+  public var name: String
+  /// The size in bytes.
+  public var byteCount: Int
+  /// The SHA-256 of the whole file in hexadecimal digits, where somebody asked for it.
+  public var sha256: String?
+
+  /// Names a source; the folders of `path` are left out.
+  public init(path: String, byteCount: Int, sha256: String? = nil) {
+    name = path.split(separator: "/").last.map(String.init) ?? path
+    self.byteCount = byteCount
+    self.sha256 = sha256
+  }
+}
+
+/// Where an output comes from: what it says of itself beside its tensors and their digests.
+public struct Provenance: Hashable, Sendable {
+  /// What wrote it: `multiway 0.1.0`.
+  public var tool: String
+  /// What was done: a verb and its options, or a recipe.
+  public var recipe: JSONObject
+  /// The files that were read, and then those that they say they were made from.
+  public var files: [SourceFile]
+  /// What the source says about itself: plain facts beside its tensors.
+  public var metadata: JSONObject
+
+  /// Describes an origin.
+  public init(tool: String, recipe: JSONObject, files: [SourceFile], metadata: JSONObject = JSONObject()) {
+    self.tool = tool
+    self.recipe = recipe
+    self.files = files
+    self.metadata = metadata
+  }
+}
+
+/// The digests of the tensors that an output is computed from, each once, in the order of their first use.
+///
+/// The digest of a tensor is that of its elements in C order and little-endian, whatever the file holds them as.
+public struct SourceDigests {
+  /// The tensors' names in their file.
+  public private(set) var names: [String] = []
+  /// The digests; the placeholder for those that are not known yet.
+  public private(set) var digests: [String] = []
+  private var places: [String: Int] = [:]
+
+  /// How much of a tensor is read before its pages are let go.
+  private static let sliceSize = 16 << 20
+
+  /// Lists `tensors`. Those that were computed in memory come from no file and are left out.
+  public init(of tensors: [StoredTensor]) {
+    for tensor in tensors where !(tensor.storage is MemoryStorage) && places[tensor.name] == nil {
+      places[tensor.name] = names.count
+      names.append(tensor.name)
+      digests.append(TensorDigest.placeholder)
+    }
+  }
+
+  /// Reads a tensor, unless its digest is known.
+  public mutating func read(_ tensor: StoredTensor) throws(TensorError) {
+    guard let place = places[tensor.name], digests[place] == TensorDigest.placeholder else { return }
+    digests[place] = try TensorDigest.of(tensor)
+  }
+
+  /// Takes a digest that was computed on the way.
+  public mutating func note(_ digest: String, of tensor: StoredTensor) {
+    guard let place = places[tensor.name] else { return }
+    digests[place] = digest
+  }
+}
+
+extension TensorDigest {
+  /// Reads a tensor and gives the digest of its elements in C order and little-endian; pages are let go behind the reader.
+  public static func of(_ tensor: StoredTensor) throws(TensorError) -> String {
+    let bytes = try tensor.contiguousBytes()
+    var digest = TensorDigest()
+    var start = 0
+    while start < bytes.byteCount {
+      let slice = bytes.extracting(start..<min(bytes.byteCount, start + sliceSize))
+      digest.update(slice.span)
+      start += slice.byteCount
+      tensor.discard()
+    }
+    return digest.finish()
+  }
+
+  private static let sliceSize = 16 << 20
+}
+
+extension StoredTensor {
+  /// The tensors of files that the elements are computed from: the tensor itself where it is stored in one.
+  public var sources: [StoredTensor] { storage.origins ?? [self] }
+}
