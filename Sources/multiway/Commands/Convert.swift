@@ -40,7 +40,7 @@ struct Convert: ParsableCommand {
   func run() throws {
     let start = System.now
     try OutputFile.checkDestination(output, overwrite: outputs.force)
-    let file = try sources.open(input)
+    let file = try sources.open(input, for: output)
     let bar = ProgressBar("converting")
     var options = inputs.options
     options.imageSize = imageSize

@@ -26,7 +26,7 @@ struct Prune: ParsableCommand {
   func run() throws {
     let start = System.now
     try OutputFile.checkDestination(output, overwrite: outputs.force)
-    let model = try LoadedModel(try sources.open(input), options: inputs.options)
+    let model = try LoadedModel(try sources.open(input, for: output), options: inputs.options)
     let bar = ProgressBar("pruning")
     let report = try Conversions.prune(
       model, keep: keep.flatMap { Modality(rawValue: $0.rawValue) }, to: output, overwrite: outputs.force

@@ -21,7 +21,7 @@ struct Quantize: ParsableCommand {
     let start = System.now
     try OutputFile.checkDestination(output, overwrite: outputs.force)
     let recipe = try Recipes.find(recipe)
-    let model = try LoadedModel(try sources.open(input), options: inputs.options)
+    let model = try LoadedModel(try sources.open(input, for: output), options: inputs.options)
     let calibration = try calibration.map { path in
       let examples = try TensorFiles.readInputs(path, for: model.graph)
       let name = path.split(separator: "/").last.map(String.init) ?? path

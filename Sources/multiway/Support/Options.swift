@@ -39,8 +39,13 @@ struct SourceArguments: ParsableArguments {
   @Flag(help: "Record the SHA-256 of every source file in the output; reads all of them.")
   var hashSource = false
 
-  /// Opens an input.
-  func open(_ path: String) throws -> ModelFile {
+  /// Opens the input that becomes `output`.
+  func open(_ path: String, for output: String) throws -> ModelFile {
+    if hashSource, try OutputKind(path: output) == .onnx {
+      throw ConversionError(
+        .usage, "an ONNX model records no digests", expected: "an output that ends in .gguf or .safetensors",
+        remedy: "leave --hash-source out", file: output)
+    }
     let file = try ModelFile.open(path)
     return hashSource ? try file.hashed() : file
   }
