@@ -120,9 +120,11 @@ struct ZstdEncoder: ~Copyable {
     _ input: RawSpan, at inputOffset: inout Int, into output: inout MutableRawSpan, at outputOffset: inout Int,
     isLast: Bool
   ) throws(ZstdRefusal) -> Bool {
-    unsafe try step(input, &inputOffset, &output, &outputOffset) { target, source in
+    let remaining = unsafe try step(input, &inputOffset, &output, &outputOffset) { target, source in
       unsafe ZSTD_compressStream2(context, &target, &source, isLast ? ZSTD_e_end : ZSTD_e_continue)
-    } == 0
+    }
+    // Before the end, 0 only means that nothing waits in the encoder.
+    return isLast && remaining == 0
   }
 }
 

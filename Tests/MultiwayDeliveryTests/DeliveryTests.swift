@@ -66,6 +66,24 @@ import Testing
     #expect(try folder.bytes("made") == new)
   }
 
+  /// Files of several slices, whose blocks end where a slice does, so that the encoder has nothing left to give in between.
+  @Test(arguments: [16 << 20, 32 << 20, 33 << 20])
+  func aDeltaOfSeveralSlicesIsWhole(size: Int) throws {
+    let old = [UInt8](repeating: 7, count: size)
+    var new = old
+    new[size / 2] = 8
+    new[size - 1] = 9
+    try folder.write(old, to: "old")
+    try folder.write(new, to: "new")
+    _ = try Delivery.delta(
+      from: folder.path("old"), to: folder.path("new"), output: folder.path("delta"), overwrite: false)
+    _ = try Delivery.apply(folder.path("delta"), to: folder.path("old"), output: folder.path("made"), overwrite: false)
+    #expect(try folder.bytes("made") == new)
+    _ = try pack("new", to: "packed")
+    _ = try Delivery.unpack(folder.path("packed"), to: folder.path("back"), overwrite: false)
+    #expect(try folder.bytes("back") == new)
+  }
+
   private func refused(
     _ code: DeliveryErrorCode, output: String = "out", sourceLocation: SourceLocation = #_sourceLocation,
     _ body: () throws -> Void
