@@ -27,8 +27,10 @@ extension Graph {
       var lines = binder.problems.prefix(Graph.listedProblems).map { "\n    " + $0 }
       let rest = binder.problems.count - lines.count
       if rest > 0 { lines.append("\n    and \(rest) more") }
+      let isImage = binder.problems.contains { $0.hasPrefix("image") && $0.contains(" has shape ") }
       throw GraphError(
-        .invalidInputs, "the inputs do not fit the model" + lines.joined(), expected: expected)
+        .invalidInputs, "the inputs do not fit the model" + lines.joined(), expected: expected,
+        remedy: isImage ? "prepare images of that size, or convert the checkpoint with --image-size" : nil)
     }
     return BoundInputs(tensors: tensors, symbols: binder.symbols)
   }
