@@ -60,6 +60,8 @@ public struct TensorBytes: @unchecked Sendable {
   /// A copy of the bytes as an array of plain numbers; trailing bytes that do not fill an element are left out.
   public func array<Element: BitwiseCopyable>(of type: Element.Type) -> [Element] {
     let count = byteCount / MemoryLayout<Element>.stride
+    // All empty arrays are one object, whose count the initializer below would write.
+    guard count > 0 else { return [] }
     return unsafe [Element](unsafeUninitializedCapacity: count) { buffer, filled in
       if let start = buffer.baseAddress, count > 0 {
         unsafe UnsafeMutableRawPointer(start).copyMemory(

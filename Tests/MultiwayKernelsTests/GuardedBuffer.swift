@@ -35,7 +35,8 @@ final class GuardedBuffer<Element: BitwiseCopyable> {
   @unsafe var pointer: UnsafeMutablePointer<Element> { unsafe start }
 
   var values: [Element] {
-    unsafe [Element](unsafeUninitializedCapacity: count) { target, filled in
+    if count == 0 { return [] }
+    return unsafe [Element](unsafeUninitializedCapacity: count) { target, filled in
       if let first = target.baseAddress { unsafe memcpy(first, start, count * MemoryLayout<Element>.stride) }
       filled = count
     }
