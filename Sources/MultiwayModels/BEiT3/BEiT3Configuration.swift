@@ -3,7 +3,7 @@ import MultiwayCore
 import MultiwayGraph
 
 /// The sizes of a BEiT-3, all found from the shapes of its tensors but for the number of heads.
-struct BEiT3Configuration: Sendable {
+struct BEiT3Configuration: Sendable, TransformerSizes {
   var keyMap: KeyMap
   var depth: Int
   var width: Int
@@ -65,14 +65,7 @@ struct BEiT3Configuration: Sendable {
     (heads, assumptions) = try HeadCount.find(
       width: width, metadata: checkpoint.metadata, options: options, file: checkpoint.path)
     targetGridSize = gridSize
-    if let size = options.imageSize, size != gridSize * patchSize {
-      guard size > 0, size % patchSize == 0, size / patchSize < 1 << 12 else {
-        throw ModelError(
-          .unsupported, "an image size of \(size)", expected: "a multiple of the patch size \(patchSize)",
-          file: checkpoint.path)
-      }
-      targetGridSize = size / patchSize
-    }
+    if let size = options.imageSize { targetGridSize = try grid(imageSize: size, file: checkpoint.path) }
   }
 
   /// One layer, every size 1: for its keys alone.
@@ -105,12 +98,7 @@ struct BEiT3Configuration: Sendable {
   }
 
   var hyperparameters: [(name: String, value: HyperparameterValue)] {
-    [
-      ("block_count", .integer(depth)), ("embedding_length", .integer(width)),
-      ("feed_forward_length", .integer(feedForwardWidth)), ("attention.head_count", .integer(heads)),
-      ("attention.layer_norm_epsilon", .real(epsilon)), ("vision.image_size", .integer(imageSize)),
-      ("vision.patch_size", .integer(patchSize)), ("vision.channel_count", .integer(channels)),
-    ] + (vocabularySize > 0 ? [("text.vocabulary_size", .integer(vocabularySize))] : [])
+    commonHyperparameters + (vocabularySize > 0 ? [("text.vocabulary_size", .integer(vocabularySize))] : [])
       + (textTokens > 0 ? [("text.context_length", .integer(textTokens))] : [])
   }
 }

@@ -3,7 +3,7 @@ import MultiwayCore
 import MultiwayGraph
 
 /// The sizes and options of a VLMo, found from its keys and shapes.
-struct VLMoConfiguration: Sendable {
+struct VLMoConfiguration: Sendable, TransformerSizes {
   /// What stands before `transformer.` in the keys.
   var prefix: String
   var depth: Int
@@ -172,11 +172,6 @@ struct VLMoConfiguration: Sendable {
   }
 
   private mutating func findHeads(_ checkpoint: Checkpoint, _ options: ModelOptions) throws(ModelError) {
-    // base_plus, the only released model without a table, has heads of 34.
-    if options.heads == nil, width == 544 {
-      heads = 16
-      return
-    }
     let (found, assumed) = try HeadCount.find(
       width: width, metadata: checkpoint.metadata, options: options, file: checkpoint.path)
     heads = found
@@ -196,13 +191,8 @@ struct VLMoConfiguration: Sendable {
   }
 
   var hyperparameters: [(name: String, value: HyperparameterValue)] {
-    [
-      ("block_count", .integer(depth)), ("embedding_length", .integer(width)),
-      ("feed_forward_length", .integer(feedForwardWidth)), ("attention.head_count", .integer(heads)),
-      ("attention.layer_norm_epsilon", .real(epsilon)), ("joint_block_start", .integer(jointStart)),
-      ("vision.image_size", .integer(imageSize)), ("vision.patch_size", .integer(patchSize)),
-      ("vision.channel_count", .integer(channels)),
-    ] + (vocabularySize > 0 ? [("text.vocabulary_size", .integer(vocabularySize))] : [])
+    commonHyperparameters + [("joint_block_start", .integer(jointStart))]
+      + (vocabularySize > 0 ? [("text.vocabulary_size", .integer(vocabularySize))] : [])
       + (textTokens > 0 ? [("text.context_length", .integer(textTokens))] : [])
   }
 }

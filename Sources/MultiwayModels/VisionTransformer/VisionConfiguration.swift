@@ -20,7 +20,7 @@ enum VisionFamily: String, Sendable {
 }
 
 /// The sizes and options of a vision transformer, found from its keys and shapes.
-struct VisionConfiguration: Sendable {
+struct VisionConfiguration: Sendable, TransformerSizes {
   var family: VisionFamily
   var keyMap: KeyMap
   var depth: Int
@@ -81,7 +81,7 @@ struct VisionConfiguration: Sendable {
     (targetGridSize, heads, epsilon) = (gridSize, 1, 0)
     try findHeads(sizes, checkpoint: checkpoint, options: options)
     findEpsilon(checkpoint.metadata)
-    try resize(to: options.imageSize, file: checkpoint.path)
+    if let size = options.imageSize { targetGridSize = try grid(imageSize: size, file: checkpoint.path) }
     decoder = try UperNetConfiguration(
       sizes, width: width, depth: depth, layout: keyMap.layout, checkpoint: checkpoint, options: options)
     assumptions += decoder?.assumptions ?? []
@@ -144,15 +144,6 @@ struct VisionConfiguration: Sendable {
     }
   }
 
-  private mutating func resize(to size: Int?, file: String) throws(ModelError) {
-    guard let size, size != gridSize * patchSize else { return }
-    guard size > 0, size % patchSize == 0, size / patchSize < 1 << 12 else {
-      throw ModelError(
-        .unsupported, "an image size of \(size)", expected: "a multiple of the patch size \(patchSize)", file: file)
-    }
-    targetGridSize = size / patchSize
-  }
-
   /// `BEiT base, patch 16, 224×224`.
   var summary: String {
     let size: String =
@@ -168,11 +159,6 @@ struct VisionConfiguration: Sendable {
   }
 
   var hyperparameters: [(name: String, value: HyperparameterValue)] {
-    [
-      ("block_count", .integer(depth)), ("embedding_length", .integer(width)),
-      ("feed_forward_length", .integer(feedForwardWidth)), ("attention.head_count", .integer(heads)),
-      ("attention.layer_norm_epsilon", .real(epsilon)), ("vision.image_size", .integer(imageSize)),
-      ("vision.patch_size", .integer(patchSize)), ("vision.channel_count", .integer(channels)),
-    ]
+    commonHyperparameters
   }
 }
