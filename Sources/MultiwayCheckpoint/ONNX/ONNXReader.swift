@@ -8,6 +8,11 @@ public enum ONNXReader: CheckpointReader {
   public static let summary =
     "the weights of our models and of those that torch.onnx and optimum write; int8 ones as the numbers that they stand for"
 
+  /// The metadata of our models that holds their graph as text, for as long as the nodes are those that were written with it.
+  public static let graphKey = "multiway.graph"
+  /// The metadata of our models that holds the digest of their nodes' bytes.
+  static let nodesKey = "multiway.nodes"
+
   /// A ModelProto has no magic: its version comes first, and every field before the graph is one of a few.
   public static func recognizes(_ header: RawSpan) -> Bool {
     guard header.byteCount > 3, header.byte(at: 0) == 0x08, (1...127).contains(header.byte(at: 1)) else { return false }
@@ -70,16 +75,25 @@ public enum ONNXReader: CheckpointReader {
   private static func checkpoint(
     _ model: ONNXFile, _ stored: [StoredTensor], _ reader: ONNXTensors, _ weights: ONNXWeights, _ file: any ByteSource
   ) -> Checkpoint {
-    var metadata = JSONObject()
-    for (key, value) in model.properties where metadata[key] == nil { metadata[key] = .string(value) }
     var notes = model.notes + weights.notes
+    let recorded = model.properties.first { $0.key == nodesKey }?.value
+    let isChanged = recorded != nil && recorded != model.nodesDigest
+    if isChanged {
+      notes.append("another program has changed the nodes: the graph that multiway recorded is not used")
+    }
+    var metadata = JSONObject()
+    for (key, value) in model.properties where metadata[key] == nil && !(isChanged && key == graphKey) {
+      metadata[key] = .string(value)
+    }
     if !reader.unsupported.isEmpty {
       notes.append("left out for their element type: \(listed(reader.unsupported))")
     }
     let files = [InputFile(file)] + reader.dataFiles
-    return Checkpoint(
+    var checkpoint = Checkpoint(
       container: formatName, packing: file.packing, shardCount: nil, path: file.path,
       byteCount: files.reduce(0) { $0 &+ $1.byteCount }, files: files,
       stateDicts: [StateDict(name: "", tensors: weights.tensors)], metadata: metadata, opaqueRecords: [], notes: notes)
+    checkpoint.filedTensors = stored
+    return checkpoint
   }
 }
