@@ -73,7 +73,7 @@ struct Verify: ParsableCommand {
     if let jsonPath, jsonPath != "-" { try write(page.json.text(indented: true) + "\n", to: jsonPath) }
     if let report { try write(page.html, to: report) }
     guard certify else { return }
-    guard case .artifact(let artifact) = right.file else {
+    guard case .artifact(let artifact) = right.file, artifact.holdsCertificates else {
       throw ConversionError(
         .usage, "only an artifact holds a certificate", expected: "a candidate that is an artifact", file: candidate)
     }
