@@ -34,6 +34,25 @@ struct NumberList: ExpressibleByArgument {
   }
 }
 
+/// A number of bytes, with a unit or without: `2GB` is 2 · 10⁹, `2GiB` is 2 · 2³⁰.
+struct ByteSize: ExpressibleByArgument {
+  var count: Int
+
+  private static let units = [
+    ("KIB", 1 << 10), ("MIB", 1 << 20), ("GIB", 1 << 30), ("TIB", 1 << 40), ("KB", 1000), ("MB", 1_000_000),
+    ("GB", 1_000_000_000), ("TB", 1_000_000_000_000), ("B", 1),
+  ]
+
+  init?(argument: String) {
+    let text = argument.uppercased()
+    let unit = ByteSize.units.first { text.hasSuffix($0.0) } ?? ("", 1)
+    guard let number = Int(text.dropLast(unit.0.count)), number > 0 else { return nil }
+    let (product, overflow) = number.multipliedReportingOverflow(by: unit.1)
+    if overflow { return nil }
+    count = product
+  }
+}
+
 /// What a verb that writes a model takes.
 struct SourceArguments: ParsableArguments {
   @Flag(help: "Record the SHA-256 of every source file in the output; reads all of them.")
