@@ -18,6 +18,7 @@ struct Bench: ParsableCommand {
   @Argument(help: "A checkpoint (runs in fp32) or an artifact.") var model: String
   @Option(help: "The number of examples in a run.") var batch = 1
   @Option(help: "Run at least this many times.") var runs = 20
+  @Flag(help: "Show where the time goes, kernel by kernel.") var profile = false
   @Flag(help: "Print one JSON object instead of text.") var json = false
   @OptionGroup var threads: ThreadArguments
   @OptionGroup var input: InputArguments
@@ -43,7 +44,14 @@ struct Bench: ParsableCommand {
     let measurement = Measurement(
       times: times, batch: batch, work: Work(loaded.graph, inputs.symbols), session: session,
       workspaceBytes: workspace.byteCount, firstResult: firstResult)
-    Console.print(json ? measurement.json(model: model).text(indented: true) : measurement.text(model: model))
+    let rows = profile ? try session.profile(inputs, runs: runs) : []
+    let report = ProfileReport(rows)
+    if json {
+      Console.print(measurement.json(model: model, profile: profile ? report : nil).text(indented: true))
+    } else {
+      Console.print(measurement.text(model: model))
+      if profile { Console.print("\n" + report.text) }
+    }
   }
 }
 
@@ -99,7 +107,7 @@ private struct Measurement {
     return Text.table(rows)
   }
 
-  func json(model: String) -> JSONValue {
+  func json(model: String, profile: ProfileReport?) -> JSONValue {
     var object: JSONObject = [
       "model": .string(model), "isa": .string(isa), "threads": .integer(threads), "batch": .integer(batch),
       "runs": .integer(times.count), "median_ms": .real(median * 1000), "min_ms": .real(times[0] * 1000),
@@ -112,6 +120,7 @@ private struct Measurement {
       object["fraction_of_peak"] = .real(rate / peak)
     }
     if let firstResult { object["first_result_ms"] = .real(firstResult * 1000) }
+    if let profile { object["profile"] = profile.json }
     return .object(object)
   }
 }
