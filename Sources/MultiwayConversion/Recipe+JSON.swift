@@ -22,7 +22,7 @@ extension Recipe {
   ///      "fold_norm_weights": "measured", "gates": {"output_sqnr_db": 30, "top_one_agreement": 0.98}}
   ///
   /// What is left out comes from `base`, which is int8 unless it is named.
-  init(json: JSONValue, file: String?) throws(ConversionError) {
+  public init(json: JSONValue, file: String?) throws(ConversionError) {
     let reader = RecipeReader(file: file)
     guard let object = json.object else { throw reader.error("not an object", "a JSON object") }
     let known = [
