@@ -174,7 +174,7 @@ def ours(arguments: str, binary: Path, threads: int, work: Path) -> Engine:
         save_file(inputs, stored)
         outputs.unlink(missing_ok=True)
         subprocess.run(
-            [binary, "run", model, "--inputs", stored, "--outputs", outputs, *common], check=True, stdout=subprocess.DEVNULL
+            [binary, "run", model, "--inputs", stored, "--outputs", outputs, *common], check=True, capture_output=True
         )
         return load_file(outputs)["logits"]
 
