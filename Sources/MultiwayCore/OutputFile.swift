@@ -112,6 +112,7 @@ public struct OutputFile: ~Copyable {
   public consuming func commit() throws(FileError) {
     try flush()
     for input in inputs { try MappedFile.checkUnchanged(input) }
+    try MemoryBudget.current?.check(for: path)
     try calling { (device, descriptor) throws(SystemCallError) in try device.synchronize(descriptor) }
     try giveName()
     do throws(SystemCallError) {

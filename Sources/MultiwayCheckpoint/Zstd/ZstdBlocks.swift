@@ -32,6 +32,10 @@ struct ZstdBlocks: ~Copyable {
     }
     byteCount = decoder.contentOffset
     capacity = min(max(byteCount / 8 / ZstdBlocks.size, ZstdBlocks.leastCapacity), ZstdBlocks.mostCapacity)
+    if let budget = MemoryBudget.current {
+      capacity = min(capacity, max(ZstdBlocks.leastCapacity, budget.byteCount / 4 / ZstdBlocks.size))
+      budget.reserve((capacity - kept.count) * ZstdBlocks.size)
+    }
     return byteCount
   }
 
