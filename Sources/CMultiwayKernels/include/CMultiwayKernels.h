@@ -215,6 +215,25 @@ mwk_status mwk_quantize_weight_panels(const mwk_context *context, size_t outputs
                                       const float *weight, const float *column_scale, int8_t *panels, float *scale, int32_t *sum,
                                       size_t *broken);
 
+// Sums over weights in double precision, on the calling thread. Each is taken in the order of the columns, so the bits do not depend
+// on the instruction set, on the rows that come together, or on the machine. -------------------------------------------
+
+/// out[r] = start[r] + Σ matrix[r][i] · vector[i], summed in double precision and rounded once; start may be NULL for zeros.
+void mwk_shifted_bias(size_t rows, size_t inputs, const float *matrix, const float *vector, const float *start, float *out);
+
+/// square[r] = Σ matrix[r][i]² · squares[i], and mean[r] = Σ matrix[r][i] · shift[i], which is left alone where shift is NULL.
+void mwk_row_moments(size_t rows, size_t inputs, const float *matrix, const double *squares, const float *shift, double *square,
+                     double *mean);
+
+/// exact[t · rows + r] = Σ matrix[r][i] · tokens[t][i] in double precision.
+void mwk_row_products(size_t rows, size_t inputs, size_t tokens, const float *matrix, const float *token, double *exact);
+
+/// Quantizes the rows of matrix · diag(factors) to −127…127 as mwk_quantize_weight_panels does without groups, and gives
+/// sums[t · rows + r] = Σ q[r][i] · token[t][i] for tokens of at most 255 in magnitude, and the scale of each row, its largest
+/// magnitude / 127. Values that are not finite count as zero; sums wrap around. `scaled` and `quantized` hold a row each.
+void mwk_quantized_row_products(size_t rows, size_t inputs, size_t tokens, const float *matrix, const float *factors,
+                                const int16_t *token, float *scaled, int16_t *quantized, int32_t *sums, float *scale);
+
 // Measurement --------------------------------------------------------------------------------------------------------
 
 /// Runs the instruction set's multiply-add on registers only; returns how many operations (2 a multiply-add) that was,

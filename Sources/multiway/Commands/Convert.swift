@@ -43,6 +43,7 @@ struct Convert: ParsableCommand {
   var shardSize: ByteSize?
   @OptionGroup var inputs: InputArguments
   @OptionGroup var sources: SourceArguments
+  @OptionGroup var memory: MemoryArguments
   @OptionGroup var outputs: OutputArguments
 
   enum Target: String, ExpressibleByArgument, CaseIterable {
@@ -57,7 +58,9 @@ struct Convert: ParsableCommand {
     case unilm, timm, huggingface
   }
 
-  func run() throws {
+  func run() throws { try memory.limit { try work() } }
+
+  private func work() throws {
     let start = System.now
     try OutputKind.checkDestination(output, overwrite: outputs.force)
     let file = try sources.open(input, for: output)

@@ -15,9 +15,12 @@ struct Quantize: ParsableCommand {
   var calibration: String?
   @OptionGroup var inputs: InputArguments
   @OptionGroup var sources: SourceArguments
+  @OptionGroup var memory: MemoryArguments
   @OptionGroup var outputs: OutputArguments
 
-  func run() throws {
+  func run() throws { try memory.limit { try work() } }
+
+  private func work() throws {
     let start = System.now
     try OutputFile.checkDestination(output, overwrite: outputs.force)
     let recipe = try Recipes.find(recipe)

@@ -1,4 +1,5 @@
 import Glibc
+import MultiwayCore
 
 /// The two streams of the process: results go to standard output, everything else to standard error.
 enum Console {
@@ -63,21 +64,7 @@ enum System {
   }
 
   /// The largest resident size of this process so far, mapped pages included, in bytes.
-  static var peakMemory: Int {
-    if let own = peakOfStatus { return own }
-    var usage = rusage()
-    guard unsafe getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage) == 0 else { return 0 }
-    return usage.ru_maxrss * 1024
-  }
-
-  /// What Linux reports of this program alone: the figure of `getrusage` begins with that of the process that started it.
-  private static var peakOfStatus: Int? {
-    let lines = contents(of: "/proc/self/status")?.split(separator: "\n") ?? []
-    guard let line = lines.first(where: { $0.hasPrefix("VmHWM:") }) else { return nil }
-    return line.split(whereSeparator: { $0 == " " || $0 == "\t" }).dropFirst().first.flatMap { Int($0) }.map {
-      $0 * 1024
-    }
-  }
+  static var peakMemory: Int { ProcessMemory.peak }
 
   private static func seconds(_ clock: Int32) -> Double {
     var time = timespec()
