@@ -204,7 +204,7 @@ class OnnxRuntime:
         return dict(zip(self.names, self.session.run(None, arrays), strict=True))
 
 
-BATCHES = 16
+BATCHES = 64
 
 
 def int8_row(multiway: Multiway, case: Case, opset: int, recipe: str, folder: Path) -> Row:
@@ -249,8 +249,8 @@ def qdq_row(multiway: Multiway, case: Case, opset: int, folder: Path) -> Row:
         save_file({name: np.concatenate([batch[name].astype(np.int64) if value.dtype == np.uint8 else batch[name] for batch in known]) for name, value in batches[0].items()}, examples)
         multiway("convert", case.model, exported, "--opset", opset, "--int8", "qdq", "--calibration", examples, *case.options)
         model = check(exported)
-        layers = {node.output[0].removesuffix("/product").removesuffix("_scaled") for node in model.graph.node if node.op_type == "MatMul" and all("/rounded" in name or "_dequantized" in name for name in node.input)}
-        same = [node.name for node in onnx.load(str(plain)).graph.node if node.op_type == "MatMul" and node.output[0].removesuffix("/product") in layers]
+        layers = {node.input[1].removesuffix("_dequantized") for node in model.graph.node if node.op_type == "MatMul" and node.input[1].endswith("_dequantized")}
+        same = [node.name for node in onnx.load(str(plain)).graph.node if node.op_type == "MatMul" and node.input[1].removesuffix("_transposed") in layers]
         quantize_static(
             plain, theirs, Batches(known), quant_format=QuantFormat.QDQ, activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
             per_channel=True, nodes_to_quantize=same,

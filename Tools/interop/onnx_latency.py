@@ -12,6 +12,7 @@ against torch, and for each of ours the median of its rounds' ratios to the mode
 from __future__ import annotations
 
 import argparse
+import logging
 import statistics
 import sys
 import tempfile
@@ -83,6 +84,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4, help="how many images the ratios are of")
     parser.add_argument("--most", type=float, default=1.0, help="the largest ratio that passes")
     options = parser.parse_args()
+    logging.getLogger().setLevel(logging.ERROR)
     torch.set_num_threads(1)
     multiway = Multiway(options.multiway or ROOT / ".build" / "release" / "multiway")
     images = load_file(options.inputs)["image"]
