@@ -77,4 +77,10 @@ public enum ModelFile: Sendable {
     case .artifact(let artifact): artifact.files.map(\.identity)
     }
   }
+
+  /// The key under which the file holds the state dict that was asked for, or the default one; empty where it is nothing but one.
+  func stateDictName(_ name: String?) -> String {
+    guard case .checkpoint(let checkpoint) = self else { return "" }
+    return name ?? checkpoint.stateDicts.first?.name ?? ""
+  }
 }

@@ -106,6 +106,12 @@ public struct OutputFile: ~Copyable {
     if excess != 0 { try write([UInt8](repeating: 0, count: alignment - excess)) }
   }
 
+  /// Writes what is buffered and lets the buffer go: for a file that waits for others before it is committed.
+  public mutating func settle() throws(FileError) {
+    try flush()
+    buffer = []
+  }
+
   /// Makes the file appear under its name, flushed to the disk.
   ///
   /// If the folder cannot be flushed, the error says so: the file is there and whole, but a power failure might still undo it.
@@ -285,6 +291,9 @@ extension OutputFile {
       return error.code == ENOENT
     }
   }
+
+  /// Takes away a file of ours that was named before something else failed.
+  static func remove(_ path: String) { _ = hasRemoved(path, on: OutputDevices.current) }
 
   private static func folder(of path: String) -> String { path.lastIndex(of: "/").map { String(path[...$0]) } ?? "." }
 

@@ -18,7 +18,9 @@ struct Bench: ParsableCommand {
   @Argument(help: "A checkpoint (runs in fp32) or an artifact.") var model: String
   @Option(help: "The number of examples in a run.") var batch = 1
   @Option(help: "Run at least this many times.") var runs = 20
+  @Flag(help: "Show where the time goes, kernel by kernel.") var profile = false
   @Flag(help: "Print one JSON object instead of text.") var json = false
+  @OptionGroup var compute: ComputeArguments
   @OptionGroup var threads: ThreadArguments
   @OptionGroup var input: InputArguments
 
@@ -29,7 +31,7 @@ struct Bench: ParsableCommand {
 
   func run() throws {
     let loaded = try LoadedModel(path: model, options: input.options)
-    let session = try Session(loaded.graph, threads: threads.threads)
+    let session = try Session(loaded.graph, threads: threads.threads, compute: compute.compute)
     let inputs = try loaded.graph.bind(try SyntheticInputs.make(for: loaded.graph, examples: batch))
     var workspace = try Workspace(session, symbols: inputs.symbols)
     _ = try session.run(inputs, in: &workspace)
@@ -43,7 +45,14 @@ struct Bench: ParsableCommand {
     let measurement = Measurement(
       times: times, batch: batch, work: Work(loaded.graph, inputs.symbols), session: session,
       workspaceBytes: workspace.byteCount, firstResult: firstResult)
-    Console.print(json ? measurement.json(model: model).text(indented: true) : measurement.text(model: model))
+    let rows = profile ? try session.profile(inputs, runs: runs) : []
+    let report = ProfileReport(rows)
+    if json {
+      Console.print(measurement.json(model: model, profile: profile ? report : nil).text(indented: true))
+    } else {
+      Console.print(measurement.text(model: model))
+      if profile { Console.print("\n" + report.text) }
+    }
   }
 }
 
@@ -54,6 +63,7 @@ private struct Measurement {
   let work: Work
   let isa: String
   let threads: Int
+  let compute: ComputeType
   let workspaceBytes: Int
   let firstResult: Double?
   let peakMemory: Int
@@ -68,6 +78,7 @@ private struct Measurement {
     self.firstResult = firstResult
     isa = session.instructionSet
     threads = session.threadCount
+    compute = session.compute
     peakMemory = System.peakMemory
     peak = session.peakOperations(int8: work.int8 > work.float)
   }
@@ -78,7 +89,11 @@ private struct Measurement {
   func text(model: String) -> String {
     let milliseconds = { (seconds: Double) in fixed(seconds * 1000, 2) + " ms" }
     var rows = [
-      ["model", model], ["on", "\(isa), \(threads) threads, batch \(batch), \(times.count) runs"],
+      ["model", model],
+      [
+        "on",
+        "\(isa)\(compute == .bf16 ? " in bf16" : ""), \(threads) threads, batch \(batch), \(times.count) runs",
+      ],
       [
         "latency",
         "median \(milliseconds(median)), min \(milliseconds(times[0])), max \(milliseconds(times[times.count - 1]))",
@@ -99,9 +114,10 @@ private struct Measurement {
     return Text.table(rows)
   }
 
-  func json(model: String) -> JSONValue {
+  func json(model: String, profile: ProfileReport?) -> JSONValue {
     var object: JSONObject = [
-      "model": .string(model), "isa": .string(isa), "threads": .integer(threads), "batch": .integer(batch),
+      "model": .string(model), "isa": .string(isa), "compute": .string(compute.rawValue),
+      "threads": .integer(threads), "batch": .integer(batch),
       "runs": .integer(times.count), "median_ms": .real(median * 1000), "min_ms": .real(times[0] * 1000),
       "max_ms": .real(times[times.count - 1] * 1000), "examples_per_second": .real(Double(batch) / median),
       "operations": .real(work.total), "gop_per_second": .real(rate / 1e9),
@@ -112,6 +128,7 @@ private struct Measurement {
       object["fraction_of_peak"] = .real(rate / peak)
     }
     if let firstResult { object["first_result_ms"] = .real(firstResult * 1000) }
+    if let profile { object["profile"] = profile.json }
     return .object(object)
   }
 }
