@@ -35,7 +35,8 @@ struct Convert: ParsableCommand {
       valueName: "form"))
   var int8: Form?
   @Option(
-    help: "Examples from which --int8 qdq takes the ranges: a safetensors file of inputs; synthetic ones without it.")
+    help:
+      "Examples for --int8: a safetensors file of inputs, from which qdq takes the ranges; synthetic ones without it.")
   var calibration: String?
   @Option(
     help: ArgumentHelp(
