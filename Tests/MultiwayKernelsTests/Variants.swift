@@ -22,7 +22,11 @@ extension ISA {
     switch self {
     case .scalar: mwk_isa_scalar
     case .avx2: mwk_isa_avx2
+    case .avxVNNI: mwk_isa_avx_vnni
     case .avx512: mwk_isa_avx512
+    case .neon: mwk_isa_neon
+    case .neonDotProduct: mwk_isa_neon_dotprod
+    case .neonI8MM: mwk_isa_neon_i8mm
     }
   }
 }

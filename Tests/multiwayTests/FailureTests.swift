@@ -117,7 +117,6 @@ import Testing
       #expect(arguments[0] == "verify" || run.output.isEmpty, "\(arguments)")
     }
     #expect(try folder.names() == [])
-    try multiway("bench", tiny, expecting: 64, environment: ["MULTIWAY_ISA": "neon"])
   }
 
   @Test func inputsThatDoNotFit() throws {
