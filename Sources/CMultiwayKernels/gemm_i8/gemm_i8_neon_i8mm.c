@@ -11,20 +11,22 @@
 MWK_INLINE uint8x16_t row_pair(bool whole, const uint8_t *q, size_t q_stride) {
   return vcombine_u8(vld1_u8(q), whole ? vld1_u8(q + q_stride) : vdup_n_u8(0));
 }
-/// The four activations of a last quad alone.
-MWK_INLINE uint8x16_t last_row_pair(bool whole, const uint8_t *q, size_t q_stride) {
-  uint8_t bytes[16] = {0};
-  memcpy(bytes, q, 4);
-  if (whole) memcpy(bytes + 8, q + q_stride, 4);
-  return vld1q_u8(bytes);
+
+/// Adds what the last of an odd number of quads contributes.
+MWK_INLINE void add_quad(size_t rows, const uint8_t *q, size_t q_stride, const int8_t *panel, int32_t *acc) {
+  for (size_t r = 0; r < rows; r++)
+    for (size_t c = 0; c < 16; c++)
+      for (size_t j = 0; j < 4; j++) acc[r * MWK_PANEL + c] += q[r * q_stride + j] * panel[4 * c + j];
 }
 
+// In assembler, so that the order stays: the intrinsic is moved about until all weights are loaded first, and registers spill.
 MWK_INLINE void multiply(size_t rows, const uint8x16_t x[3], int32x4_t first, int32x4_t second, int32x4_t sum[3][2]) {
   int8x16_t w[2] = {vreinterpretq_s8_s32(vzip1q_s32(first, second)), vreinterpretq_s8_s32(vzip2q_s32(first, second))};
 #pragma clang loop unroll(full)
   for (size_t p = 0; 2 * p < rows; p++)
 #pragma clang loop unroll(full)
-    for (size_t v = 0; v < 2; v++) sum[p][v] = vusmmlaq_s32(sum[p][v], x[p], w[v]);
+    for (size_t v = 0; v < 2; v++)
+      __asm__ volatile("usmmla %0.4s, %1.16b, %2.16b" : "+w"(sum[p][v]) : "w"(x[p]), "w"(w[v]));
 }
 
 MWK_INLINE void tile_of(size_t rows, size_t quads, const uint8_t *q, size_t q_stride, const int8_t *panel,
@@ -41,17 +43,11 @@ MWK_INLINE void tile_of(size_t rows, size_t quads, const uint8_t *q, size_t q_st
     for (size_t p = 0; 2 * p < rows; p++)
       x[p] = row_pair(2 * p + 1 < rows, q + 2 * p * q_stride + 4 * k, q_stride);
 #pragma clang loop unroll(full)
-    for (size_t v = 0; v < 4; v++)
+    for (size_t v = 0; v < 4; v++) {
       multiply(rows, x, vreinterpretq_s32_s8(vld1q_s8(panel + 16 * v)),
                vreinterpretq_s32_s8(vld1q_s8(panel + MWK_PANEL * 4 + 16 * v)), sum[v]);
-  }
-  if (k < quads) {
-#pragma clang loop unroll(full)
-    for (size_t p = 0; 2 * p < rows; p++)
-      x[p] = last_row_pair(2 * p + 1 < rows, q + 2 * p * q_stride + 4 * k, q_stride);
-#pragma clang loop unroll(full)
-    for (size_t v = 0; v < 4; v++)
-      multiply(rows, x, vreinterpretq_s32_s8(vld1q_s8(panel + 16 * v)), vdupq_n_s32(0), sum[v]);
+      __asm__ volatile("" ::: "memory");  // the next weights are loaded after these products
+    }
   }
 #pragma clang loop unroll(full)
   for (size_t v = 0; v < 4; v++)
@@ -62,6 +58,7 @@ MWK_INLINE void tile_of(size_t rows, size_t quads, const uint8_t *q, size_t q_st
       vst1q_s32(out, vreinterpretq_s32_s64(vzip1q_s64(l, h)));
       if (2 * p + 1 < rows) vst1q_s32(out + MWK_PANEL, vreinterpretq_s32_s64(vzip2q_s64(l, h)));
     }
+  if (k < quads) add_quad(rows, q + 4 * k, q_stride, panel, acc);
 }
 
 typedef void (*tile_function)(size_t quads, const uint8_t *q, size_t q_stride, const int8_t *panel, int32_t *acc);
