@@ -2,6 +2,8 @@
 // digest for each case, which must be the same on every machine: Tools/cross-test compares them with digests.txt.
 //
 //   kernels [ISA…]     the sets that this CPU must have, exactly; without names, whichever it has
+//
+// MULTIWAY_UNGUARDED=1 leaves the pages behind the buffers open, for an emulator that touches them.
 #include "support.h"
 
 static const struct { const char *name; mwk_isa isa; } sets[MWK_ISA_COUNT] = {
