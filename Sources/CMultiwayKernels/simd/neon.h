@@ -109,9 +109,14 @@ MWK_INLINE v16 i_pow2(iv16 n) {
 MWK_INLINE uint16x8_t low_halves(int32x4_t a, int32x4_t b) {
   return vuzp1q_u16(vreinterpretq_u16_s32(a), vreinterpretq_u16_s32(b));
 }
-MWK_INLINE void i_bytes(uint8_t *p, iv16 a) {
+MWK_INLINE uint8x16_t low_bytes(iv16 a) {
   uint16x8_t l = low_halves(a.q[0], a.q[1]), h = low_halves(a.q[2], a.q[3]);
-  vst1q_u8(p, vuzp1q_u8(vreinterpretq_u8_u16(l), vreinterpretq_u8_u16(h)));
+  return vuzp1q_u8(vreinterpretq_u8_u16(l), vreinterpretq_u8_u16(h));
+}
+MWK_INLINE void i_bytes(uint8_t *p, iv16 a) { vst1q_u8(p, low_bytes(a)); }
+MWK_INLINE void i_quads(int8_t *p, iv16 a, iv16 b, iv16 c, iv16 d) {
+  uint8x16x4_t lanes = {{low_bytes(a), low_bytes(b), low_bytes(c), low_bytes(d)}};
+  vst4q_u8((uint8_t *)p, lanes);
 }
 
 MWK_INLINE v16 v_load_f16(const void *p) {
