@@ -12,6 +12,8 @@ public struct Recipe: Sendable {
   public var summary: String
   /// The roles of the linear layers that become int8; empty for none.
   var int8Roles: Set<Role>
+  /// True where the two products of attention are integers too.
+  var quantizesAttention = false
   /// The storage type of all other matrices; nil keeps each one's own.
   var matrixStorage: DType?
   /// When LayerNorm weights fold into int8 layers.
@@ -31,6 +33,7 @@ public struct Recipe: Sendable {
       let norms = FoldNorms(weights: normWeights, roles: int8Roles, statistics: statistics)
       passes += [FoldQueryScale(), FoldLayerScale(), norms, QuantizeLinears(roles: int8Roles)]
     }
+    if quantizesAttention { passes.append(QuantizeAttention()) }
     if let matrixStorage { passes.append(CastStorage(matrixStorage)) }
     return try PassPipeline(passes)
   }
@@ -45,14 +48,15 @@ public enum Recipes {
   public static let int8 = Recipe(
     name: "int8",
     summary: "int8 in all layers of the blocks, fp16 storage for patch embedding, head and tables",
-    int8Roles: Set(Role.allCases.filter(\.isBlockLinear)), matrixStorage: .f16, normWeights: .whereErrorDoesNotGrow,
+    int8Roles: Set(Role.allCases.filter(\.isBlockLinear)), quantizesAttention: true, matrixStorage: .f16,
+    normWeights: .whereErrorDoesNotGrow,
     gates: Gates(outputSQNR: 26, layerSQNR: 36, topOneAgreement: 0.98))
 
   /// Everything linear in int8.
   static let int8All = Recipe(
     name: "int8-all", summary: "int8 in every linear layer, patch embedding and head too; fp16 storage for tables",
     int8Roles: Set(Role.allCases.filter { $0.isBlockLinear || [.patchEmbedding, .head, .headHidden].contains($0) }),
-    matrixStorage: .f16, normWeights: .whereErrorDoesNotGrow,
+    quantizesAttention: true, matrixStorage: .f16, normWeights: .whereErrorDoesNotGrow,
     gates: Gates(outputSQNR: 25, layerSQNR: 30, topOneAgreement: 0.97))
 
   /// Half-precision storage.

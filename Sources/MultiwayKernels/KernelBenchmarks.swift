@@ -58,7 +58,8 @@ public enum KernelBenchmarks {
 
   /// Attention of one image, in operations a second of its two products, the best of `repetitions`.
   public static func attention(
-    _ context: KernelContext, tokens: Int, heads: Int, headSize: Int, repetitions: Int = 10
+    _ context: KernelContext, tokens: Int, heads: Int, headSize: Int, arithmetic: AttentionArithmetic = .float,
+    repetitions: Int = 10
   ) throws(KernelError) -> Double {
     let width = heads * headSize
     var layout = RegionLayout()
@@ -70,7 +71,8 @@ public enum KernelBenchmarks {
       query: qkv, key: qkv.dropping(elements: width), value: qkv.dropping(elements: 2 * width), output: y,
       tokens: tokens, stride: 3 * width)
     let seconds = best(repetitions) {
-      context.attention(&arena, batch: 1, heads: heads, headSize: headSize, scale: 0.125, segments: [segment])
+      context.attention(
+        &arena, batch: 1, heads: heads, headSize: headSize, scale: 0.125, segments: [segment], arithmetic: arithmetic)
     }
     return 4 * Double(tokens) * Double(tokens) * Double(width) / seconds
   }

@@ -72,7 +72,7 @@ extension Step.Operation {
     case .tanh: "tanh"
     case .relu: "relu"
     case .add: "add"
-    case .attention: "attention"
+    case .attention(let attention, _, _): attention.isQuantized ? "attention int8" : "attention"
     case .meanTokens: "mean of tokens"
     case .selectToken: "select token"
     case .dropTokens: "drop tokens"

@@ -127,7 +127,8 @@ extension Workspace {
     context.attention(
       &arena, batch: shape[0], heads: attention.heads, headSize: shape[2] / attention.heads, scale: scale,
       memories: memories, segments: segments, keyPadding: attention.isPadded ? step.reads.last.map { region($0) } : nil,
-      mode: attention.mask == .none ? .full : .caption, bias: bias)
+      mode: attention.mask == .none ? .full : .caption, bias: bias,
+      arithmetic: attention.isQuantized ? .int8 : .float)
   }
 
   private mutating func executeTokens(_ step: Step, _ context: KernelContext) {

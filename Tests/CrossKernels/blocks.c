@@ -36,13 +36,13 @@ static float *run_int8(const mwk_context *context, mwk_linear_i8_job job, const 
   return job.y;
 }
 
-static float *attend(const mwk_context *context, size_t width, const float *qkv) {
+static float *attend(const mwk_context *context, mwk_attention_arithmetic arithmetic, size_t width, const float *qkv) {
   mwk_attention_job job = {.batch = BATCH, .heads = HEADS, .head_size = width / HEADS, .scale = 0.25f,
-                           .segment_count = 1, .mode = mwk_attention_full};
+                           .segment_count = 1, .mode = mwk_attention_full, .arithmetic = arithmetic};
   job.segments[0] = (mwk_attention_segment){.q = qkv, .k = qkv + width, .v = qkv + 2 * width,
                                             .out = room(ROWS * width), .tokens = TOKENS, .stride = 3 * width,
                                             .out_stride = width, .share = 1};
-  CHECK(mwk_attention_f32(context, &job) == mwk_ok);
+  CHECK(mwk_attention(context, &job) == mwk_ok);
   return job.segments[0].out;
 }
 
@@ -58,7 +58,7 @@ void int8_block_case(const mwk_context *context, size_t width, digest *d) {
   mwk_linear_i8_job qkv = int8_layer(context, &n, width, 3 * width, 1), out = int8_layer(context, &n, width, width, 1);
   mwk_linear_i8_job wide = int8_layer(context, &n, width, 4 * width, 1);
   mwk_linear_i8_job narrow = int8_layer(context, &n, 4 * width, width, 2);
-  float *attended = attend(context, width, run_int8(context, qkv, x, norm, NULL, mwk_activation_none));
+  float *attended = attend(context, mwk_attention_i8, width, run_int8(context, qkv, x, norm, NULL, mwk_activation_none));
   float *middle = run_int8(context, out, attended, NULL, x, mwk_activation_none);
   float *hidden = run_int8(context, wide, middle, norm, NULL, mwk_activation_gelu);
   finish(context, width, run_int8(context, narrow, hidden, NULL, middle, mwk_activation_none), d);
@@ -85,7 +85,7 @@ void float_block_case(const mwk_context *context, size_t width, digest *d) {
   float *x = floats(&n, ROWS * width, 1), *norm = floats(&n, width, 1), *normed = room(ROWS * width);
   CHECK(mwk_layer_norm_f32(context, ROWS, width, x, norm, norm, 1e-5f, normed) == mwk_ok);
   float *qkv = run_float(context, &n, mwk_weight_f32, width, 3 * width, normed, NULL, mwk_activation_none);
-  float *attended = attend(context, width, qkv);
+  float *attended = attend(context, mwk_attention_f32, width, qkv);
   float *middle = run_float(context, &n, mwk_weight_f16, width, width, attended, x, mwk_activation_none);
   CHECK(mwk_layer_norm_f32(context, ROWS, width, middle, norm, norm, 1e-5f, normed) == mwk_ok);
   float *hidden = run_float(context, &n, mwk_weight_bf16, width, 4 * width, normed, NULL, mwk_activation_gelu);

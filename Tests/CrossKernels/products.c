@@ -107,11 +107,13 @@ void panels_case(const mwk_context *context, size_t inputs, digest *d) {
 }
 
 /// Segments of `first` and `last` tokens, q, k and v side by side, behind a memory of `memory` tokens where that is not 0.
-static void attend(const mwk_context *context, numbers *n, size_t batch, size_t head_size, size_t memory, size_t first,
-                   size_t last, bool caption, bool padded, bool biased, digest *d) {
+static void attend_as(mwk_attention_arithmetic arithmetic, const mwk_context *context, numbers *n, size_t batch,
+                      size_t head_size, size_t memory, size_t first, size_t last, bool caption, bool padded, bool biased,
+                      digest *d) {
   enum { heads = 2, bias_rows = 11 };
   size_t width = heads * head_size, stride = 3 * width + 5, count = 0, keys = memory + first + last;
   mwk_attention_job job = {.batch = batch, .heads = heads, .head_size = head_size, .scale = 0.3f,
+                           .arithmetic = arithmetic,
                            .mode = caption ? mwk_attention_caption : mwk_attention_full};
   if (memory)
     job.segments[count++] = (mwk_attention_segment){
@@ -132,9 +134,15 @@ static void attend(const mwk_context *context, numbers *n, size_t batch, size_t 
   for (size_t i = 0; i < (first + last) * keys; i++) index[i] = (int16_t)(next(n) % bias_rows);
   const float *bias = floats(n, heads * bias_rows, 3);
   if (biased) job.bias = bias, job.bias_rows = bias_rows, job.bias_index = index, job.bias_stride = keys;
-  CHECK(mwk_attention_f32(context, &job) == mwk_ok);
+  CHECK(mwk_attention(context, &job) == mwk_ok);
   for (size_t s = count - 2; s < count; s++) add_floats(d, batch * job.segments[s].tokens * width, job.segments[s].out);
   release_guarded();
+}
+
+static void attend(const mwk_context *context, numbers *n, size_t batch, size_t head_size, size_t memory, size_t first,
+                   size_t last, bool caption, bool padded, bool biased, digest *d) {
+  attend_as(mwk_attention_f32, context, n, batch, head_size, memory, first, last, caption, padded, biased, d);
+  attend_as(mwk_attention_i8, context, n, batch, head_size, memory, first, last, caption, padded, biased, d);
 }
 
 void attention_case(const mwk_context *context, size_t tokens, digest *d) {

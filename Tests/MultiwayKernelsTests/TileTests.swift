@@ -27,6 +27,6 @@ import Testing
         AttentionCase(1, 1, headSize, [7, count], caption: true, biased: true),
       ]
     }
-    checkVariants(threads: [2]) { context in cases.flatMap { $0.run(context).bits } }
+    checkVariants(threads: [2]) { context in cases.flatMap { $0.run(context).bits + $0.inInt8.run(context).bits } }
   }
 }

@@ -43,10 +43,11 @@ static void tile_1(size_t quads, const uint8_t *q, size_t q_stride, const int8_t
   tile_of(1, quads, q, q_stride, panel, bias, acc);
 }
 
-static void tile(size_t rows, size_t quads, const uint8_t *q, size_t q_stride, const int8_t *panel, int32_t *acc) {
+static void tile(size_t rows, size_t quads, const uint8_t *q, size_t q_stride, const int8_t *panel, size_t vectors,
+                 int32_t *acc) {
   uint32_t bias[MWK_TILE_ROWS];
   for (size_t r = 0; r < rows; r++) bias[r] = weight_bias(quads, q + r * q_stride);
-  for (size_t c = 0; c < MWK_PANEL; c += 16) {
+  for (size_t c = 0; c < vectors * MWK_LANES; c += MWK_LANES) {
     size_t r = 0;
     for (; r + 2 <= rows; r += 2)
       tile_2(quads, q + r * q_stride, q_stride, panel + 4 * c, bias + r, acc + r * MWK_PANEL + c);
@@ -54,6 +55,7 @@ static void tile(size_t rows, size_t quads, const uint8_t *q, size_t q_stride, c
   }
 }
 
+#include "gemm_i8_finish.h"
 #include "gemm_i8_body.h"
 #pragma clang attribute pop
 #endif

@@ -68,11 +68,13 @@ typedef void (*tile_function)(size_t quads, const uint8_t *q, size_t q_stride, c
   }
 MWK_TILE(1) MWK_TILE(2) MWK_TILE(3) MWK_TILE(4) MWK_TILE(5) MWK_TILE(6)
 
-static void tile(size_t rows, size_t quads, const uint8_t *q, size_t q_stride, const int8_t *panel, int32_t *acc) {
+static void tile(size_t rows, size_t quads, const uint8_t *q, size_t q_stride, const int8_t *panel, size_t vectors,
+                 int32_t *acc) {
   static const tile_function tiles[MWK_TILE_ROWS] = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6};
-  for (size_t c = 0; c < MWK_PANEL; c += 16) tiles[rows - 1](quads, q, q_stride, panel + 4 * c, acc + c);
+  for (size_t c = 0; c < vectors * MWK_LANES; c += MWK_LANES) tiles[rows - 1](quads, q, q_stride, panel + 4 * c, acc + c);
 }
 
+#include "gemm_i8_finish.h"
 #include "gemm_i8_body.h"
 #pragma clang attribute pop
 #endif

@@ -28,6 +28,7 @@ typedef enum : uint32_t { mwk_ok = 0, mwk_out_of_memory = 1, mwk_unsupported = 2
 typedef enum : uint32_t { mwk_activation_none = 0, mwk_activation_gelu = 1 } mwk_activation;
 typedef enum : uint32_t { mwk_weight_f32 = 0, mwk_weight_f16 = 1, mwk_weight_bf16 = 2 } mwk_weight_type;
 typedef enum : uint32_t { mwk_attention_full = 0, mwk_attention_caption = 1 } mwk_attention_mode;
+typedef enum : uint32_t { mwk_attention_f32 = 0, mwk_attention_i8 = 1 } mwk_attention_arithmetic;
 
 /// A chosen instruction set and a pool of threads. Any thread may use it; calls take turns.
 typedef struct mwk_context mwk_context;
@@ -125,6 +126,7 @@ typedef struct {
   size_t segment_count;
   const uint8_t *key_padding;   // [batch][tokens of the last segment], nonzero = excluded, or NULL
   mwk_attention_mode mode;
+  mwk_attention_arithmetic arithmetic;  // of the two products; scores and softmax are fp32
   const float *bias;            // [heads][bias_rows], added to the scaled scores, or NULL
   size_t bias_rows;
   const int16_t *bias_index;    // [queries][keys], rows bias_stride apart: the row of the bias, which the caller has checked
@@ -134,7 +136,7 @@ typedef struct {
 /// Joint multi-head attention over the segments: every query may attend to the keys of all. In caption mode the rows of the
 /// last segment attend to the segments before it and to the last one's keys up to their own, the rows of the others to
 /// all segments but the last. A row without any key to attend to becomes zeros. Memories come before all other segments.
-mwk_status mwk_attention_f32(const mwk_context *context, const mwk_attention_job *job);
+mwk_status mwk_attention(const mwk_context *context, const mwk_attention_job *job);
 
 // Elements (y may be an input) ---------------------------------------------------------------------------------------
 

@@ -65,6 +65,13 @@ MWK_INLINE v16 i_pow2(iv16 n) {
 }
 MWK_INLINE void i_bytes(uint8_t *p, iv16 a) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(a)); }
 
+MWK_INLINE void i_quads(int8_t *p, iv16 a, iv16 b, iv16 c, iv16 d) {
+  __m512i byte = _mm512_set1_epi32(0xff);
+  __m512i low = _mm512_or_si512(_mm512_and_si512(a, byte), _mm512_slli_epi32(_mm512_and_si512(b, byte), 8));
+  __m512i high = _mm512_or_si512(_mm512_slli_epi32(_mm512_and_si512(c, byte), 16), _mm512_slli_epi32(d, 24));
+  _mm512_storeu_si512(p, _mm512_or_si512(low, high));
+}
+
 MWK_INLINE v16 v_load_f16(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
 MWK_INLINE v16 v_load_bf16(const void *p) {
   __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
