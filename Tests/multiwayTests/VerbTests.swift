@@ -2,6 +2,7 @@ import Foundation
 import MultiwayCheckpoint
 import MultiwayConversion
 import MultiwayCore
+import MultiwayKernels
 import MultiwayParity
 import MultiwayTestSupport
 import Testing
@@ -62,23 +63,21 @@ import Testing
     #expect(isEqual)
   }
 
-  @Test(arguments: ["scalar", "avx2", "avx512"])
-  func everyInstructionSetGivesTheSameFile(isa: String) throws {
+  @Test(arguments: ISA.allCases) func everyInstructionSetGivesTheSameFile(isa: ISA) throws {
     let best = folder.path("best.safetensors")
     let other = folder.path("other.safetensors")
-    let supported = try String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8)
-    let needs = ["scalar": "", "avx2": "avx2", "avx512": "avx512_vnni"][isa] ?? ""
-    guard needs.isEmpty || supported.contains(needs) else {
-      let run = try multiway("bench", tiny, "--runs", "1", expecting: 65, environment: ["MULTIWAY_ISA": isa])
-      #expect(run.errors.contains("does not support"))
+    let environment = ["MULTIWAY_ISA": isa.rawValue]
+    guard isa.isSupported else {
+      let run = try multiway("bench", tiny, "--runs", "1", expecting: 64, environment: environment)
+      #expect(run.errors.contains("'\(isa.rawValue)', which this CPU does not support"))
       return
     }
     let inputs = Fixtures.path("tiny/features_inputs.safetensors")
     try multiway("run", tiny, "--inputs", inputs, "--outputs", best)
     let run = try multiway(
       "run", tiny, "--inputs", inputs, "--outputs", other, "--threads", "3", "--batch", "1",
-      environment: ["MULTIWAY_ISA": isa])
-    #expect(run.errors.contains("on \(isa), 3 threads"))
+      environment: environment)
+    #expect(run.errors.contains("on \(isa.rawValue), 3 threads"))
     let isEqual = try folder.bytes("best.safetensors") == folder.bytes("other.safetensors")
     #expect(isEqual)
   }

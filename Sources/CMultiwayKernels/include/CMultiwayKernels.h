@@ -9,8 +9,17 @@
 extern "C" {
 #endif
 
-/// Instruction sets, slowest first.
-typedef enum : uint32_t { mwk_isa_scalar = 0, mwk_isa_avx2 = 1, mwk_isa_avx512 = 2 } mwk_isa;
+/// Instruction sets, slowest first where a CPU has several.
+typedef enum : uint32_t {
+  mwk_isa_scalar = 0,
+  mwk_isa_avx2 = 1,
+  mwk_isa_avx_vnni = 2,
+  mwk_isa_avx512 = 3,
+  mwk_isa_neon = 4,
+  mwk_isa_neon_dotprod = 5,
+  mwk_isa_neon_i8mm = 6,
+} mwk_isa;
+#define MWK_ISA_COUNT 7
 
 /// Whether this CPU, and the operating system, can run the kernels of an instruction set.
 bool mwk_cpu_supports(mwk_isa isa);
