@@ -58,13 +58,27 @@ let layers: [Layer] = [
     ]),
 ]
 
+/// Set by Tools/fuzz, which links the library MultiwayFuzzing with libFuzzer.
+let fuzzes = Context.environment["MULTIWAY_FUZZ"] != nil
+
+/// The targets that read what strangers made: libFuzzer counts their edges, and looks through all counters after every input.
+let readers: Set = [
+  "MultiwayCore", "MultiwayGGUF", "MultiwayGraph", "MultiwayCheckpoint", "MultiwayDelivery", "MultiwayModels",
+  "MultiwayArtifact", "MultiwayONNX",
+]
+
+func settings(of target: String) -> [SwiftSetting] {
+  guard fuzzes else { return swiftSettings }
+  return swiftSettings + [.unsafeFlags(["-sanitize=" + (readers.contains(target) ? "fuzzer,address" : "address")])]
+}
+
 let package = Package(
   name: "multiway",
   products: [
     .executable(name: "multiway", targets: ["multiway"]),
     .library(name: "MultiwayConversion", targets: ["MultiwayConversion"]),
     .library(name: "MultiwayRuntime", targets: ["MultiwayRuntime"]),
-  ],
+  ] + (fuzzes ? [.library(name: "MultiwayFuzzing", type: .static, targets: ["MultiwayFuzzing"])] : []),
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
   ],
@@ -89,6 +103,15 @@ let package = Package(
       dependencies: layers.map { .target(name: $0.name) },
       path: "Tests/MultiwayTestSupport",
       swiftSettings: swiftSettings),
+    .target(
+      name: "MultiwayFuzzing",
+      dependencies: layers.map { .target(name: $0.name) },
+      path: "Tests/MultiwayFuzzing",
+      swiftSettings: settings(of: "MultiwayFuzzing")),
+    .testTarget(
+      name: "MultiwayFuzzingTests",
+      dependencies: ["MultiwayFuzzing", "MultiwayTestSupport"] + layers.map { .target(name: $0.name) },
+      swiftSettings: swiftSettings),
     .testTarget(
       name: "multiwayTests",
       dependencies: [.target(name: "multiway"), "MultiwayTestSupport"] + layers.map { .target(name: $0.name) },
@@ -98,7 +121,7 @@ let package = Package(
       .target(
         name: layer.name,
         dependencies: layer.imports.map { .target(name: $0) },
-        swiftSettings: swiftSettings)
+        swiftSettings: settings(of: layer.name))
     }
     + layers.filter(\.tested).map { layer in
       .testTarget(

@@ -208,6 +208,9 @@ struct OpDecoder {
     var attention = Attention(
       heads: try attributes.integer("heads", in: Dimension.limits), isPadded: try attributes.bool("padded"))
     if attributes.has("mask") { attention.mask = try attributes.choice("mask", AttentionMask.self) }
+    if attributes.has("products") {
+      attention.isQuantized = try attributes.choice("products", AttentionProducts.self) == .int8
+    }
     if attributes.has("memories") {
       attention.memories = try attributes.integer("memories", in: 1...Attention.maximumMemories)
     }
@@ -216,6 +219,9 @@ struct OpDecoder {
     }
     return attention
   }
+
+  /// The words of an attention's `products`.
+  private enum AttentionProducts: String, CaseIterable { case int8 }
 
   private func quantizedLinear() throws(ArtifactError) -> QuantizedLinear {
     QuantizedLinear(

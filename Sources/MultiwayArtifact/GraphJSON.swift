@@ -93,6 +93,7 @@ public enum GraphJSON {
   private static func attributes(of attention: Attention) -> JSONObject {
     var attributes: JSONObject = ["heads": .integer(attention.heads), "padded": .bool(attention.isPadded)]
     if attention.mask != .none { attributes["mask"] = .string(attention.mask.rawValue) }
+    if attention.isQuantized { attributes["products"] = .string("int8") }
     if attention.memories > 0 { attributes["memories"] = .integer(attention.memories) }
     return attributes
   }

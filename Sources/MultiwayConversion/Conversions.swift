@@ -63,19 +63,20 @@ public enum Conversions {
   /// - Parameters:
   ///   - layout: the key layout of a state dict: `unilm`, `timm` or `huggingface`; nil keeps the file's own keys. With a layout, or where
   ///     the options ask for another image size, the parameters of the known architecture are written.
-  ///   - opset: the operators of an ONNX model; nil for `ONNXOpset.standard`.
+  ///   - onnx: what is asked of an ONNX model.
   ///   - shardSize: how many bytes of tensors a file of a folder may have; nil for one file.
   public static func convert(
-    _ file: ModelFile, options: InputOptions, layout: String? = nil, dtype: DType?, opset: Int? = nil,
+    _ file: ModelFile, options: InputOptions, layout: String? = nil, dtype: DType?, onnx: ONNXOptions = ONNXOptions(),
     shardSize: Int? = nil, to path: String, overwrite: Bool, progress: Progress? = nil
   ) throws -> ConversionReport {
     if shardSize != nil, try OutputKind(path: path) != .folder {
       throw ConversionError(
         .usage, "shards and their index lie in a folder", expected: "an output that ends in /", file: path)
     }
-    if opset != nil, try OutputKind(path: path) != .onnx {
+    if !onnx.isEmpty, try OutputKind(path: path) != .onnx {
       throw ConversionError(
-        .usage, "an opset is a matter of ONNX models", expected: "an output that ends in .onnx", file: path)
+        .usage, "opset, int8 form and calibration are matters of ONNX models", expected: "an output that ends in .onnx",
+        file: path)
     }
     if try OutputKind(path: path) == .folder {
       return try convertToFolder(
@@ -89,7 +90,7 @@ public enum Conversions {
     switch (file, try OutputKind(path: path)) {
     case (_, .onnx):
       return try convertToONNX(
-        try LoadedModel(file, options: options), dtype: dtype, opset: opset, to: path, overwrite: overwrite,
+        try LoadedModel(file, options: options), dtype: dtype, options: onnx, to: path, overwrite: overwrite,
         progress: progress)
     case (.artifact, .gguf):
       return try convertGraph(try LoadedModel(file), dtype: dtype, to: path, overwrite: overwrite, progress: progress)
@@ -127,7 +128,9 @@ public enum Conversions {
     case .safetensors, .pth, .folder:
       report = try writeKept(kept, of: input, to: path, overwrite: overwrite, progress: progress)
     case .onnx:
-      report = try writeONNX(graph, of: input, opset: .standard, to: path, overwrite: overwrite, progress: progress)
+      report = try writeONNX(
+        graph, of: input, ONNXForm(opset: .standard, recipe: try input.recipe), to: path, overwrite: overwrite,
+        progress: progress)
     }
     report.passes = passes
     return report

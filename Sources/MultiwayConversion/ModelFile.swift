@@ -43,7 +43,7 @@ public enum ModelFile: Sendable {
       let container = try GGUFContainer.read(file)
       if Artifact.recognizes(container) { return .artifact(try Artifact.read(container)) }
     }
-    return .checkpoint(try CheckpointFormats.read(file))
+    return recognizing(try CheckpointFormats.read(file))
   }
 
   /// The name of the format, for people.
@@ -74,7 +74,7 @@ public enum ModelFile: Sendable {
   public var identities: [FileIdentity] {
     switch self {
     case .checkpoint(let checkpoint): checkpoint.identities
-    case .artifact(let artifact): [artifact.identity]
+    case .artifact(let artifact): artifact.files.map(\.identity)
     }
   }
 

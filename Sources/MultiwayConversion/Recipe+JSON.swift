@@ -9,7 +9,7 @@ extension Recipe {
     var object: JSONObject = [
       "name": .string(name), "summary": .string(summary),
       "int8_roles": .array(Role.allCases.filter { int8Roles.contains($0) }.map { .string($0.rawValue) }),
-      "matrix_storage": .string(matrixStorage?.shortName ?? "keep"),
+      "int8_attention": .bool(quantizesAttention), "matrix_storage": .string(matrixStorage?.shortName ?? "keep"),
       "fold_norm_weights": .string(normWeights.rawValue), "gates": .object(gates.json),
     ]
     if let calibration { object["calibration"] = .string(calibration) }
@@ -22,11 +22,12 @@ extension Recipe {
   ///      "fold_norm_weights": "measured", "gates": {"output_sqnr_db": 30, "top_one_agreement": 0.98}}
   ///
   /// What is left out comes from `base`, which is int8 unless it is named.
-  init(json: JSONValue, file: String?) throws(ConversionError) {
+  public init(json: JSONValue, file: String?) throws(ConversionError) {
     let reader = RecipeReader(file: file)
     guard let object = json.object else { throw reader.error("not an object", "a JSON object") }
     let known = [
-      "name", "base", "summary", "int8_roles", "matrix_storage", "fold_norm_weights", "gates", "calibration",
+      "name", "base", "summary", "int8_roles", "int8_attention", "matrix_storage", "fold_norm_weights", "gates",
+      "calibration",
     ]
     for (key, _) in object.members where !known.contains(key) {
       throw reader.error("an unknown key '\(key)'", "one of " + known.joined(separator: ", "))
@@ -39,6 +40,7 @@ extension Recipe {
     name = object["name"]?.string ?? "custom"
     if let text = object["summary"]?.string { summary = text }
     if let roles = object["int8_roles"] { int8Roles = try reader.roles(roles) }
+    if let flag = object["int8_attention"] { quantizesAttention = try reader.flag("int8_attention", flag) }
     if let storage = object["matrix_storage"] { matrixStorage = try reader.storage(storage) }
     if let policy = object["fold_norm_weights"] { normWeights = try reader.policy(policy) }
     if let text = object["calibration"]?.string { calibration = text }
@@ -65,6 +67,11 @@ private struct RecipeReader {
       roles.insert(role)
     }
     return roles
+  }
+
+  func flag(_ key: String, _ value: JSONValue) throws(ConversionError) -> Bool {
+    guard case .bool(let flag) = value else { throw error("the \(key) \(value.text())", "true or false") }
+    return flag
   }
 
   func storage(_ value: JSONValue) throws(ConversionError) -> DType? {

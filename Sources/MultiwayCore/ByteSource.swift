@@ -22,9 +22,10 @@ extension ByteSource {
   /// True where bytes are given in place, so that asking for many costs no memory.
   public var isInPlace: Bool { packing == nil }
 
-  /// How many bytes of headers (a zip directory, a GGUF header, a pickle) a reader may hold in memory: whatever the file holds where
-  /// they lie in place, 256 MiB where they are unpacked, as a few bytes can unpack to many.
-  public var headerLimit: Int { isInPlace ? byteCount : min(byteCount, 256 << 20) }
+  /// How many bytes of headers (a zip directory, a JSON or GGUF header, a text in a pickle) a reader may hold in memory: whatever the
+  /// file holds where they lie in place; where they are unpacked, 16 times the file and 4 MiB more, as a few bytes can unpack to many
+  /// and what is parsed takes some times its size.
+  public var headerLimit: Int { isInPlace ? byteCount : min(byteCount, 4 << 20 + min(fileByteCount, 1 << 32) * 16) }
 }
 
 /// One of the files that a model is read from.
@@ -44,6 +45,42 @@ public struct InputFile: Hashable, Sendable {
     byteCount = source.fileByteCount
     identity = source.identity
   }
+}
+
+/// Bytes in memory as a source: an unpacked record, bytes that a pickle holds, or a file that somebody fetched.
+public final class MemorySource: ByteSource {
+  /// The path of the file that the bytes are from.
+  public let path: String
+  /// Which file that is.
+  public let identity: FileIdentity
+  /// The size of that file in bytes.
+  public let fileByteCount: Int
+  private let contents: TensorBytes
+
+  /// A part of `file`, whose path and identity it has.
+  public init(_ bytes: TensorBytes, of file: any ByteSource) {
+    contents = bytes
+    path = file.path
+    identity = file.identity
+    fileByteCount = file.fileByteCount
+  }
+
+  /// A whole file that is nowhere but in memory; `path` is what errors call it, and where files are looked for that lie beside it.
+  public init(_ bytes: TensorBytes, path: String) {
+    contents = bytes
+    self.path = path
+    identity = FileIdentity(device: 0, inode: 0)
+    fileByteCount = bytes.byteCount
+  }
+
+  /// The number of bytes.
+  public var byteCount: Int { contents.byteCount }
+  /// The bytes are unpacked already.
+  public var packing: String? { nil }
+  /// The bytes in place.
+  public func bytes(in range: Range<Int>) -> TensorBytes { contents.extracting(range) }
+  /// Nothing to let go.
+  public func discard(_ range: Range<Int>) {}
 }
 
 extension MappedFile: ByteSource {

@@ -60,11 +60,13 @@ public enum GGUFType: UInt32, CaseIterable, Hashable, Sendable {
   public func byteCount(of dimensions: [Int]) -> Int? {
     guard (dimensions.last ?? 1) % blockSize == 0 else { return nil }
     var elements = 1
-    for dimension in dimensions.reversed() {
-      let (product, overflow) = elements.multipliedReportingOverflow(by: dimension)
+    for dimension in dimensions {
+      // A 0 must not hide that the others overflow: whoever multiplies in another order would stumble over it.
+      let (product, overflow) = elements.multipliedReportingOverflow(by: max(1, dimension))
       guard dimension >= 0, !overflow else { return nil }
       elements = product
     }
+    if dimensions.contains(0) { elements = 0 }
     let (bytes, overflow) = (elements / blockSize).multipliedReportingOverflow(by: typeSize)
     return overflow ? nil : bytes
   }

@@ -17,6 +17,10 @@ public struct Attention: Hashable, Sendable {
   /// of an image share its keys.
   public var memories: Int
 
+  /// True where queries, keys, values and the weights that the softmax gives are 8-bit numbers in the two products, each token scaled by
+  /// itself. `Docs/Numerics.md` defines it.
+  public var isQuantized: Bool
+
   /// The most memories.
   public static let maximumMemories = 2
   /// The most streams.
@@ -24,13 +28,15 @@ public struct Attention: Hashable, Sendable {
 
   /// Describes an attention.
   public init(
-    heads: Int, isPadded: Bool = false, mask: AttentionMask = .none, bias: RelativeBias? = nil, memories: Int = 0
+    heads: Int, isPadded: Bool = false, mask: AttentionMask = .none, bias: RelativeBias? = nil, memories: Int = 0,
+    isQuantized: Bool = false
   ) {
     self.heads = heads
     self.isPadded = isPadded
     self.mask = mask
     self.bias = bias
     self.memories = memories
+    self.isQuantized = isQuantized
   }
 
   /// The same with every constant replaced by what `transform` makes of it.

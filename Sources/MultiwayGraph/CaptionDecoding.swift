@@ -136,7 +136,9 @@ private struct CaptioningParts {
           memories.append(step.addInput(state.name(layer), ValueType(.f32, axes + type.dimensions.suffix(1))))
         }
       }
-      step.nodes[place].op = .attention(Attention(heads: attention.heads, mask: .caption, memories: 2))
+      step.nodes[place].op = .attention(
+        Attention(
+          heads: attention.heads, mask: .caption, memories: 2, isQuantized: attention.isQuantized))
       step.nodes[place].inputs = memories + inputs[3...5]
       step.nodes[place].outputs = [graph.nodes[place].outputs[1]]
       step.expose([.textKey, .textValue], inputs[4...5], layer)

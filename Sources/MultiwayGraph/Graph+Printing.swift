@@ -48,6 +48,7 @@ extension Graph: CustomStringConvertible {
     var attributes = ["heads=\(attention.heads)"]
     if attention.isPadded { attributes.append("padded") }
     if attention.mask != .none { attributes.append("mask=\(attention.mask.rawValue)") }
+    if attention.isQuantized { attributes.append("int8") }
     if attention.memories > 0 { attributes.append("memories=\(attention.memories)") }
     return attributes
   }

@@ -81,6 +81,21 @@ public enum AttentionMode: Sendable {
   case caption
 }
 
+/// How the two products of attention are computed; scores and softmax are fp32 either way.
+public enum AttentionArithmetic: Sendable, CaseIterable {
+  /// Queries, keys, values and weights in fp32.
+  case float
+  /// Queries and weights as u8, keys and values as s8, each token by itself; sums in int32.
+  case int8
+
+  var code: mwk_attention_arithmetic {
+    switch self {
+    case .float: mwk_attention_f32
+    case .int8: mwk_attention_i8
+    }
+  }
+}
+
 extension KernelContext {
   /// Multi-head attention over memories and one or two segments: softmax(scale · q · kᵀ + bias) · v, head by head.
   ///
@@ -88,7 +103,8 @@ extension KernelContext {
   /// keys are excluded becomes zeros. An `output` may be the `query` of no segment.
   public func attention(
     _ arena: inout Arena, batch: Int, heads: Int, headSize: Int, scale: Float, memories: [AttentionMemory] = [],
-    segments: [AttentionSegment], keyPadding: Region? = nil, mode: AttentionMode = .full, bias: AttentionBias? = nil
+    segments: [AttentionSegment], keyPadding: Region? = nil, mode: AttentionMode = .full, bias: AttentionBias? = nil,
+    arithmetic: AttentionArithmetic = .float
   ) {
     precondition(segments.count == 1 || segments.count == 2, "attention takes one or two segments")
     precondition(memories.count <= 2, "attention takes at most two memories")
@@ -112,6 +128,7 @@ extension KernelContext {
       unsafe UnsafePointer(arena.pointer($0, count: product(batch, last), of: UInt8.self))
     }
     unsafe job.mode = mode == .full ? mwk_attention_full : mwk_attention_caption
+    unsafe job.arithmetic = arithmetic.code
     if let bias {
       precondition(memories.isEmpty && segments.reduce(0) { $0 + $1.tokens } <= bias.tokens, "the bias is too small")
       unsafe job.bias = bias.table.pointer(count: product(heads, bias.rows), of: Float.self)
@@ -119,7 +136,7 @@ extension KernelContext {
       unsafe job.bias_index = bias.index.pointer(count: product(bias.tokens, bias.tokens), of: Int16.self)
       unsafe job.bias_stride = bias.tokens
     }
-    unsafe check(mwk_attention_f32(pointer, &job))
+    unsafe check(mwk_attention(pointer, &job))
     withExtendedLifetime(bias) {}
   }
 

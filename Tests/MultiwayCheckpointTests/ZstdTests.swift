@@ -162,6 +162,17 @@ private func same(_ bytes: TensorBytes, _ expected: ArraySlice<UInt8>) -> Bool {
     #expect(errorCode { try readEverything(claim) } == .corrupt)
   }
 
+  /// JSON is held and parsed whole, so a small file may not unpack to much of it.
+  @Test func bombsOfJSON() throws {
+    let blanks = [ZstdBuilder.Block](repeating: .repeated(0x20, count: ZstdBuilder.blockSize), count: 400)
+    let size = UInt64(400 * ZstdBuilder.blockSize + 2)
+    let header = try folder.write(
+      ZstdBuilder.frame([.raw(ZstdBuilder.number(size, 8) + Array("{}".utf8))] + blanks))
+    #expect(errorCode { try readEverything(header) } == .overBudget)
+    let index = try folder.write(ZstdBuilder.frame([.raw(Array(#"{"weight_map":{}}"#.utf8))] + blanks))
+    #expect(errorCode { try readEverything(index) } == .overBudget)
+  }
+
   /// A GGUF header may be longer than what is looked at first.
   @Test func longHeaders() throws {
     var file = Array("GGUF".utf8) + ZstdBuilder.number(3, 4) + ZstdBuilder.number(0, 8) + ZstdBuilder.number(2, 8)

@@ -66,14 +66,14 @@ import Testing
   }
 
   private static let digests = [
-    ("digits", "fp32", "065abff676467180"), ("digits", "f16", "083a40c9b2713e6d"),
-    ("tiny/classification", "fp32", "fb5c31bcd021a748"), ("tiny/classification", "f16", "13f1191036de1717"),
-    ("tiny/features", "fp32", "f979467a0cbc3967"), ("tiny/features", "f16", "6102f85102fafd65"),
-    ("digits", "int8", "b803d7785a7dc747"), ("tiny/classification", "int8", "2398d26333ff4638"),
-    ("tiny/features", "int8", "54a1d6cafdc9d88f"),
-    ("tiny/heads/captioning", "fp32", "a1046a8f548a631c"), ("tiny/heads/captioning", "int8", "913648ab6fddd4ce"),
+    ("digits", "fp32", "0e153e7cd7fa54a1"), ("digits", "f16", "533ed9fe10023958"),
+    ("tiny/classification", "fp32", "0a40c0bda0412a4a"), ("tiny/classification", "f16", "28ea094bb1bb0996"),
+    ("tiny/features", "fp32", "94a50d488b9320bd"), ("tiny/features", "f16", "d36b2d40958395c0"),
+    ("digits", "int8", "85dabf62a09abb7c"), ("tiny/classification", "int8", "0862ff1b3d5f31e0"),
+    ("tiny/features", "int8", "bd9cd39499ebefad"),
+    ("tiny/heads/captioning", "fp32", "a1046a8f548a631c"), ("tiny/heads/captioning", "int8", "737aafe09d31cbb2"),
     ("tiny/heads/nlvr2", "fp32", "25cee8e8ce7de50d"),
-    ("tiny/heads/nlvr2", "int8", "4008a624bc588406"),
+    ("tiny/heads/nlvr2", "int8", "95b962c026b947c1"),
     ("tiny/heads/vqa", "fp32", "8788732667ed5df8"), ("tiny/heads/retrieval", "fp32", "11b676b1942339e5"),
   ]
 }

@@ -16,6 +16,7 @@ struct AttentionCase: CustomTestStringConvertible {
   var batch: Int, heads: Int, headSize: Int, tokens: [Int]
   var caption = false
   var padded = false
+  var isInt8 = false
   var memories: [Memory] = []
   var qkv: [[Float]] = []
   /// One for each token of the last segment.
@@ -35,7 +36,7 @@ struct AttentionCase: CustomTestStringConvertible {
   var last: Int { tokens[tokens.count - 1] }
   var testDescription: String {
     "\(batch)×\(tokens) heads \(heads)×\(headSize)\(caption ? " caption" : "")\(padded ? " padded" : "")"
-      + "\(bias.isEmpty ? "" : " biased") memories \(memories.map { [$0.tokens, $0.share] })"
+      + "\(bias.isEmpty ? "" : " biased")\(isInt8 ? " int8" : "") memories \(memories.map { [$0.tokens, $0.share] })"
   }
 
   init(
@@ -71,6 +72,7 @@ struct AttentionCase: CustomTestStringConvertible {
     unsafe job.head_size = headSize
     unsafe job.scale = 0.3
     unsafe job.segment_count = memories.count + tokens.count
+    unsafe job.arithmetic = isInt8 ? mwk_attention_i8 : mwk_attention_f32
     unsafe job.mode = caption ? mwk_attention_caption : mwk_attention_full
     unsafe job.key_padding = padded ? UnsafePointer(mask.pointer) : nil
     if !bias.isEmpty {
@@ -97,7 +99,7 @@ struct AttentionCase: CustomTestStringConvertible {
     if unsafe parts.count > 1 { unsafe job.segments.1 = parts[1] }
     if unsafe parts.count > 2 { unsafe job.segments.2 = parts[2] }
     if unsafe parts.count > 3 { unsafe job.segments.3 = parts[3] }
-    #expect(unsafe mwk_attention_f32(context.pointer, &job) == mwk_ok)
+    #expect(unsafe mwk_attention(context.pointer, &job) == mwk_ok)
     withExtendedLifetime((inputs, mask, held, table, index)) {}
     return outputs.flatMap(\.values)
   }
@@ -131,14 +133,21 @@ struct AttentionCase: CustomTestStringConvertible {
     }
   }
 
-  /// Attention in Double, as [segment][batch][tokens][width].
+  /// The same in int8.
+  var inInt8: AttentionCase {
+    var copy = self
+    copy.isInt8 = true
+    return copy
+  }
+
+  /// Attention as [segment][batch][tokens][width]: exact, or by the definition of int8.
   func reference() -> [Double] {
     var result: [Double] = []
     for s in tokens.indices {
       for example in 0..<batch {
         for t in 0..<tokens[s] {
           let token = s == 0 ? t : tokens[0] + t
-          for head in 0..<heads { result += row(example, token, head) }
+          for head in 0..<heads { result += isInt8 ? int8Row(example, token, head) : row(example, token, head) }
         }
       }
     }
@@ -163,6 +172,48 @@ struct AttentionCase: CustomTestStringConvertible {
   }
 }
 
+/// The definition of attention in int8, from Docs/Numerics.md.
+extension AttentionCase {
+  private func int8Row(_ example: Int, _ token: Int, _ head: Int) -> [Double] {
+    let allowed = allowed(example, token)
+    guard !allowed.isEmpty else { return [Double](repeating: 0, count: headSize) }
+    let channels = (head * headSize)..<((head + 1) * headSize)
+    let query = unsignedToken(channels.map { Float(element(0, example, token, $0)) * 0.3 })
+    let scores = allowed.map { key -> Float in
+      let key8 = signedToken(channels.map { Float(keyed(1, example, key, $0)) })
+      let sum = zip(query.values, key8.values).reduce(0) { $0 + $1.0 * $1.1 }
+      let score = Float(sum) * (query.scale * key8.scale)
+      guard !bias.isEmpty else { return score }
+      return score + bias[head * biasRows + Int(biasIndex[token * (keys + biasSlack) + key])]
+    }
+    let top = scores.max() ?? 0
+    let weights = scores.map { Float(Glibc.exp(Double($0 - top))) }
+    let values = allowed.map { key in signedToken(channels.map { Float(keyed(2, example, key, $0)) }) }
+    let scaled = zip(weights, values).map { $0 * $1.scale }
+    let step = (scaled.max() ?? 0) / 255
+    let whole = scaled.map { ($0 / step).rounded(.toNearestOrEven) }
+    return channels.indices.map { c in
+      let sum = zip(whole, values).reduce(0) { $0 + Int($1.0) * $1.1.values[c - channels.lowerBound] }
+      return Double(sum) * Double(step) / Double(weights.reduce(0, +))
+    }
+  }
+
+  /// x ≈ scale · values, the values being q − zero for q in 0…255.
+  private func unsignedToken(_ x: [Float]) -> (scale: Float, values: [Int]) {
+    let (low, high) = (min(0, x.min() ?? 0), max(0, x.max() ?? 0))
+    let inverse = 255 / (high - low)
+    let zero = (-low * inverse).rounded(.toNearestOrEven)
+    return (
+      (high - low) / 255, x.map { Int(max(0, min(255, ($0 * inverse).rounded(.toNearestOrEven) + zero)) - zero) }
+    )
+  }
+
+  private func signedToken(_ x: [Float]) -> (scale: Float, values: [Int]) {
+    let top = x.map(\.magnitude).max() ?? 0
+    return (top / 127, x.map { Int(max(-127, min(127, ($0 * (127 / top)).rounded(.toNearestOrEven)))) })
+  }
+}
+
 @Suite struct AttentionTests {
   static let cases = [
     AttentionCase(1, 1, 64, [1]), AttentionCase(2, 3, 32, [7]), AttentionCase(1, 2, 88, [20]),
@@ -179,6 +230,27 @@ struct AttentionCase: CustomTestStringConvertible {
     AttentionCase(2, 1, 8, [3, 8], caption: true, memories: [.init(tokens: 5, share: 2), .init(tokens: 66)]),
   ]
 
+  /// A weight that rounds the other way, as exp's last bit may make it, moves a result by a 255th of the largest weight; keys are few, so
+  /// that weight is at most 1, and values reach 2.
+  @Test(arguments: cases.map(\.inInt8)) func int8FollowsItsDefinition(attention: AttentionCase) {
+    let y = checkVariants { attention.run($0).bits }.floats
+    let defined = attention.reference()
+    #expect(y.count == defined.count)
+    let far = zip(y, defined).count { abs(Double($0) - $1) > 1e-5 }
+    let worst = zip(y, defined).map { abs(Double($0) - $1) }.max() ?? 0
+    #expect(worst <= 2 * 2.0 / 255)
+    #expect(far * 50 <= y.count, "\(far) of \(y.count) differ")
+  }
+
+  /// What 8 bits cost: the tokens' own errors, a 255th and a 127th of their ranges.
+  @Test(arguments: cases) func int8IsCloseToExact(attention: AttentionCase) {
+    let y = attention.inInt8.run(RawContext(.best))
+    let exact = attention.reference()
+    let signal = exact.reduce(0) { $0 + $1 * $1 }
+    let noise = zip(y, exact).reduce(0) { $0 + (Double($1.0) - $1.1) * (Double($1.0) - $1.1) }
+    #expect(noise <= signal / 400, "\(10 * log10(signal / noise)) dB")
+  }
+
   @Test(arguments: cases) func variantsAgreeAndAreCloseToExact(attention: AttentionCase) {
     let y = checkVariants { attention.run($0).bits }.floats
     let exact = attention.reference()
@@ -191,14 +263,16 @@ struct AttentionCase: CustomTestStringConvertible {
 
   @Test(arguments: [
     AttentionCase(1, 12, 64, [197]), AttentionCase(1, 2, 64, [197, 64], padded: true),
-    AttentionCase(1, 12, 64, [197], biased: true),
+    AttentionCase(1, 12, 64, [197], biased: true), AttentionCase(1, 12, 64, [197]).inInt8,
+    AttentionCase(1, 2, 64, [197, 64], padded: true).inInt8, AttentionCase(2, 3, 64, [70, 64], caption: true).inInt8,
   ])
   func modelShapes(attention: AttentionCase) {
     checkVariants(threads: [2, 5]) { attention.run($0).bits }
   }
 
-  @Test func whatIsExcludedCannotPoison() {
+  @Test(arguments: [false, true]) func whatIsExcludedCannotPoison(isInt8: Bool) {
     var attention = AttentionCase(2, 1, 16, [10], padded: true)
+    attention.isInt8 = isInt8
     let clean = attention.run(RawContext(.best))
     for key in 0..<20 where attention.padding[key] != 0 {
       for c in 16..<48 { attention.qkv[0][key * attention.stride + c] = c % 2 == 0 ? .nan : .infinity }
@@ -207,8 +281,9 @@ struct AttentionCase: CustomTestStringConvertible {
     #expect(poisoned == clean.bits)
   }
 
-  @Test func laterTokensCannotPoisonACaption() {
+  @Test(arguments: [false, true]) func laterTokensCannotPoisonACaption(isInt8: Bool) {
     var attention = AttentionCase(1, 1, 16, [9, 13], caption: true)
+    attention.isInt8 = isInt8
     let clean = attention.run(RawContext(.best)).bits
     for c in 16..<48 { attention.qkv[1][7 * attention.stride + c] = .nan }
     let poisoned = checkVariants { attention.run($0).bits }
@@ -216,21 +291,28 @@ struct AttentionCase: CustomTestStringConvertible {
     #expect(Array(poisoned.dropFirst(16 * 16)).floats.allSatisfy { $0.isNaN })
   }
 
-  @Test func nanInAKeyReachesEveryRow() {
+  @Test(arguments: [false, true], [0, 1, 2]) func nanInATokenReachesWhatItShould(isInt8: Bool, part: Int) {
     var attention = AttentionCase(1, 1, 16, [10])
-    attention.qkv[0][3 * attention.stride + 16] = .nan
+    attention.isInt8 = isInt8
+    attention.qkv[0][3 * attention.stride + part * 16] = .nan
     let y = checkVariants { attention.run($0).bits }.floats
-    #expect(y.allSatisfy { $0.isNaN })
+    // A query has its own row, a key all rows; a value its channel of all rows, or in int8, where a token has one scale, all of them.
+    for (place, value) in y.enumerated() {
+      let reached = part == 0 ? place / 16 == 3 : part == 1 || isInt8 || place % 16 == 0
+      #expect(value.isNaN == reached)
+    }
   }
 
   /// A text that grows after memories has the bits of the whole, so decoding with a cache changes nothing.
-  @Test func aGrowingTextHasTheBitsOfTheWhole() {
-    let whole = AttentionCase(2, 2, 16, [70, 9], caption: true)
+  @Test(arguments: [false, true]) func aGrowingTextHasTheBitsOfTheWhole(isInt8: Bool) {
+    var whole = AttentionCase(2, 2, 16, [70, 9], caption: true)
+    whole.isInt8 = isInt8
     let expected = whole.run(RawContext(.scalar))
     let before = 2 * 70 * whole.width
     for cached in [0, 1, 6] {
       var step = AttentionCase(
         2, 2, 16, [9 - cached], caption: true, memories: [.init(tokens: 70), .init(tokens: cached)])
+      step.isInt8 = isInt8
       func part(_ segment: Int, _ part: Int, _ tokens: Range<Int>) -> [Float] {
         (0..<2).flatMap { example in
           tokens.flatMap { token -> ArraySlice<Float> in

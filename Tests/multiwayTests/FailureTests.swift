@@ -115,7 +115,8 @@ import Testing
       ["run", tiny, "--inputs", tiny, "--batch", "0"], ["bench", tiny, "--runs", "0"],
       ["bench", tiny, "--batch", "-1"],
       ["verify", tiny], ["verify", tiny, tiny, "--examples", "0"], ["inspect", tiny, "--state-dict", "nope"],
-      ["verify", tiny, tiny, "--certify"],
+      ["verify", tiny, tiny, "--certify"], ["bench", tiny, "--compute", "f16"],
+      ["verify", tiny, tiny, "--compute", "bf16", "--layers"],
     ]
     for arguments in commands {
       let run = try CommandLineRun(arguments)

@@ -26,6 +26,8 @@ typedef struct {
   void (*quantize)(size_t n, const float *x, uint8_t *q, float *scale, int32_t *zero);
   /// x ← exp(x + mask − max), for the first n of them; returns 1 / Σ.
   float (*softmax)(size_t n, const float *mask, float *x);
+  /// The same, times value_scale, in 8 bits: q ≈ x · value_scale / scale. Writes round_up(n, 4) bytes of q; x is overwritten.
+  float (*softmax_quantize)(size_t n, const float *mask, const float *value_scale, float *x, uint8_t *q, float *scale);
 } mwk_rows;
 
 typedef struct {
@@ -54,20 +56,36 @@ typedef struct {
 } mwk_gemm_f32;
 
 typedef struct {
-  /// acc[r][c] = Σ q[r·q_stride + 4k+j] · panel[k][c][j], exact, over `quads` values of k.
-  void (*tile)(size_t rows, size_t quads, const uint8_t *q, size_t q_stride, const int8_t *panel, int32_t *acc);
-  /// Zero points, scales, bias, activation, residual for rows of at most 64 outputs.
-  void (*finish)(size_t rows, size_t outputs, const int32_t *acc, const int32_t *zero, const float *scale,
-                 const float *weight_scale, const int32_t *weight_sum, const mwk_epilogue *epilogue);
-  /// Quantizes `outputs` ≤ 64 weight rows into one panel; returns how many rows hold a value that is not finite.
-  size_t (*quantize_panel)(size_t outputs, size_t inputs, const float *w, int8_t *panel, float *scale, int32_t *sum);
+  /// acc[r][c] = Σ q[r·q_stride + 4k+j] · panel[k][c][j], exact, over `quads` values of k, for rows ≤ 6 and outputs ≤ 64; then zero
+  /// points, scales, bias, activation, residual. `acc` is [6][64] of scratch.
+  void (*products)(size_t rows, size_t quads, const uint8_t *q, size_t q_stride, const int8_t *panel, size_t outputs,
+                   const int32_t *zero, const float *scale, const float *weight_scale, const int32_t *weight_sum,
+                   const mwk_epilogue *epilogue, int32_t *acc);
+  /// Quantizes `outputs` ≤ 64 weight rows, `stride` apart, into one panel; returns how many rows hold a value that is not
+  /// finite: their scale becomes NaN.
+  size_t (*quantize_panel)(size_t outputs, size_t inputs, const float *w, size_t stride, int8_t *panel, float *scale,
+                           int32_t *sum);
+  /// Quantizes up to four rows of `channels`, each with its own scale, as one quad of inputs of ⌈channels/64⌉ panels that lie
+  /// panel_bytes apart. A row that is NULL, and one that there is not, is zeros; the scale of NULL is 0.
+  void (*quantize_quad)(size_t rows, size_t channels, const float *const *x, int8_t *panel, size_t panel_bytes,
+                        float *scale);
 } mwk_gemm_i8;
+
+/// What the CPU's bf16 multiplier does; bias, activation and residual are those of mwk_gemm_f32.
+typedef struct {
+  /// acc[r][c] = the instruction's sum over pairs of x[r·x_stride + 2k + j]·panel[k][c][j], from +0.
+  void (*tile)(size_t rows, size_t pairs, const uint16_t *x, size_t x_stride, const uint16_t *panel, float *acc);
+  /// Rows of 64 values, two by two, to panel[pair][64][2]: `even` and `odd` are the first of each, 128 values apart.
+  void (*interleave)(size_t pairs, const uint16_t *even, const uint16_t *odd, uint16_t *panel);
+} mwk_gemm_bf16;
 
 const mwk_elementwise *mwk_elementwise_for(mwk_isa isa);
 const mwk_rows *mwk_rows_for(mwk_isa isa);
 const mwk_convert *mwk_convert_for(mwk_isa isa);
 const mwk_gemm_f32 *mwk_gemm_f32_for(mwk_isa isa);
 const mwk_gemm_i8 *mwk_gemm_i8_for(mwk_isa isa);
+/// NULL where the instruction set or this CPU has no bf16 multiplier.
+const mwk_gemm_bf16 *mwk_gemm_bf16_for(mwk_isa isa);
 
 #define MWK_JOIN_(a, b) a##_##b
 #define MWK_JOIN(a, b) MWK_JOIN_(a, b)

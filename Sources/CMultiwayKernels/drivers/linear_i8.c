@@ -5,6 +5,8 @@
 
 /// Bytes of activations that leave room in a 1 MiB cache for a panel beside them.
 #define RUN_BYTES ((size_t)384 << 10)
+/// Fewer rows than this for each thread, and the panels are divided instead: every thread would read them for too little work.
+#define LEAST_RUN_ROWS ((size_t)48)
 
 typedef struct {
   const mwk_gemm_i8 *kernels;
@@ -12,28 +14,34 @@ typedef struct {
   size_t run, panels, quads, group_quads;
 } tiling;
 
-/// The sums of a tile of rows for one panel: group after group through `partial`, the last one to its place.
-static void linear_tile(const tiling *t, size_t row, size_t count, size_t panel, int32_t *acc, float *partial) {
+/// One group's products of a tile of rows and a panel, and what follows them. `partial` holds the sum of the groups before.
+static void group_tile(const tiling *t, size_t group, size_t row, size_t count, size_t panel, int32_t *acc,
+                       float *partial) {
   const mwk_linear_i8_job *job = t->job;
   size_t output = panel * MWK_PANEL, outputs = mwk_min(MWK_PANEL, job->outputs - output), q_stride = 4 * t->quads;
   size_t corner = row * job->y_stride + output;
-  const int8_t *weights = job->panels + panel * t->quads * MWK_PANEL * 4;
-  for (size_t g = 0; g < job->groups; g++) {
-    bool last = g + 1 == job->groups;
-    mwk_epilogue epilogue = {
-        .partial = g ? partial : NULL,
-        .bias = job->bias && !g ? job->bias + output : NULL,
-        .residual = job->residual && last ? job->residual + corner : NULL,
-        .activation = last ? job->activation : mwk_activation_none,
-        .y = last ? job->y + corner : partial,
-        .y_stride = last ? job->y_stride : MWK_PANEL,
-    };
-    t->kernels->tile(count, t->group_quads, job->q + row * q_stride + g * 4 * t->group_quads, q_stride,
-                     weights + g * t->group_quads * MWK_PANEL * 4, acc);
-    t->kernels->finish(count, outputs, acc, job->zero + g * job->rows + row, job->scale + g * job->rows + row,
-                       job->weight_scale + g * job->outputs + output, job->weight_sum + g * job->outputs + output,
-                       &epilogue);
-  }
+  bool first = group == 0, last = group + 1 == job->groups;
+  mwk_epilogue epilogue = {
+      .partial = first ? NULL : partial,
+      .bias = job->bias && first ? job->bias + output : NULL,
+      .residual = job->residual && last ? job->residual + corner : NULL,
+      .activation = last ? job->activation : mwk_activation_none,
+      .y = last ? job->y + corner : partial,
+      .y_stride = last ? job->y_stride : MWK_PANEL,
+  };
+  t->kernels->products(count, t->group_quads, job->q + row * q_stride + group * 4 * t->group_quads, q_stride,
+                       job->panels + (panel * t->quads + group * t->group_quads) * MWK_PANEL * 4, outputs,
+                       job->zero + group * job->rows + row, job->scale + group * job->rows + row,
+                       job->weight_scale + group * job->outputs + output,
+                       job->weight_sum + group * job->outputs + output, &epilogue, acc);
+}
+
+/// Asks for a part of the weights that come next while the ones before are still at work: they come from memory, a panel at a time.
+static void fetch_ahead(const tiling *t, size_t block, size_t part, size_t parts) {
+  size_t bytes = t->group_quads * MWK_PANEL * 4, each = mwk_round_up(mwk_ceil_div(bytes, parts), 64);
+  if ((block + 1) * bytes >= t->panels * t->quads * MWK_PANEL * 4) return;
+  const int8_t *next = t->job->panels + (block + 1) * bytes;
+  for (size_t at = part * each; at < mwk_min(bytes, part * each + each); at += 64) __builtin_prefetch(next + at, 0, 2);
 }
 
 static void linear_task(void *argument, size_t task, void *scratch) {
@@ -41,17 +49,27 @@ static void linear_task(void *argument, size_t task, void *scratch) {
   const mwk_linear_i8_job *job = t->job;
   int32_t *acc = scratch;
   float *partial = (float *)scratch + MWK_TILE_ROWS * MWK_PANEL;
+  size_t panel = task % t->panels;
   mwk_range rows = mwk_chunk(task / t->panels, t->run, job->rows);
-  for (size_t r = rows.begin; r < rows.end; r += MWK_TILE_ROWS)
-    linear_tile(t, r, mwk_min(MWK_TILE_ROWS, rows.end - r), task % t->panels, acc, partial);
+  size_t tiles = mwk_ceil_div(rows.end - rows.begin, MWK_TILE_ROWS);
+  for (size_t g = 0; g < job->groups; g++)
+    for (size_t i = 0; i < tiles; i++) {
+      size_t r = rows.begin + i * MWK_TILE_ROWS;
+      fetch_ahead(t, panel * job->groups + g, i, tiles);
+      group_tile(t, g, r, mwk_min(MWK_TILE_ROWS, rows.end - r), panel, acc, partial + (r - rows.begin) * MWK_PANEL);
+    }
 }
 
-/// Rows a task: bounded by the cache, and small enough that every thread gets several tasks.
+/// Rows a task: bounded by the cache, and a whole number of runs a thread where there are rows enough. A thread then meets the rows
+/// that it wrote in the step before; the panels, which nobody writes, are what all threads read.
 static size_t run_length(const mwk_context *context, const mwk_linear_i8_job *job, size_t panels) {
   size_t fits = RUN_BYTES / mwk_max(job->inputs, 1) / MWK_TILE_ROWS * MWK_TILE_ROWS;
-  size_t runs = mwk_ceil_div(context->threads == 1 ? 1 : 6 * context->threads, mwk_max(panels, 1));
-  size_t even = mwk_round_up(mwk_ceil_div(job->rows, runs), MWK_TILE_ROWS);
-  return mwk_max(MWK_TILE_ROWS, mwk_min(fits, even));
+  size_t threads = context->threads, runs = mwk_ceil_div(job->rows, mwk_max(fits, MWK_TILE_ROWS));
+  if (job->rows >= LEAST_RUN_ROWS * threads)
+    runs = mwk_round_up(mwk_max(runs, 1), threads);
+  else if (threads > 1)
+    runs = mwk_max(runs, mwk_ceil_div(6 * threads, mwk_max(panels, 1)));
+  return mwk_round_up(mwk_ceil_div(mwk_max(job->rows, 1), mwk_max(runs, 1)), MWK_TILE_ROWS);
 }
 
 mwk_status mwk_linear_i8(const mwk_context *context, const mwk_linear_i8_job *job) {
@@ -61,7 +79,9 @@ mwk_status mwk_linear_i8(const mwk_context *context, const mwk_linear_i8_job *jo
   t.group_quads = t.quads / job->groups;
   t.run = run_length(context, job, t.panels);
   size_t tasks = t.panels * mwk_ceil_div(job->rows, t.run);
-  return mwk_parallel_for(context, tasks, 2 * MWK_TILE_ROWS * MWK_PANEL * sizeof(int32_t), linear_task, &t);
+  size_t partial = job->groups > 1 ? mwk_min(t.run, mwk_round_up(job->rows, MWK_TILE_ROWS)) : 0;
+  size_t scratch = (MWK_TILE_ROWS + partial) * MWK_PANEL * sizeof(int32_t);
+  return mwk_parallel_for(context, tasks, scratch, linear_task, &t);
 }
 
 typedef struct {
@@ -99,7 +119,7 @@ static void quantize_task(void *argument, size_t task, void *scratch) {
   size_t width = job->inputs / job->groups, broken = 0;
   for (size_t g = 0; g < job->groups; g++) {
     const float *group = gather_group(job, rows, outputs, g, scratch);
-    broken += job->kernels->quantize_panel(outputs, width, group, panel + g * width * MWK_PANEL,
+    broken += job->kernels->quantize_panel(outputs, width, group, width, panel + g * width * MWK_PANEL,
                                            job->scale + g * job->outputs + output, job->sum + g * job->outputs + output);
   }
   if (broken) atomic_fetch_add(&job->broken, broken);

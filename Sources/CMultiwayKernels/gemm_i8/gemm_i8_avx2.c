@@ -39,8 +39,9 @@ static void tile_1(size_t quads, const uint8_t *q, size_t q_stride, const int8_t
   tile_of(1, quads, q, q_stride, panel, acc);
 }
 
-static void tile(size_t rows, size_t quads, const uint8_t *q, size_t q_stride, const int8_t *panel, int32_t *acc) {
-  for (size_t c = 0; c < MWK_PANEL; c += 16) {
+static void tile(size_t rows, size_t quads, const uint8_t *q, size_t q_stride, const int8_t *panel, size_t vectors,
+                 int32_t *acc) {
+  for (size_t c = 0; c < vectors * MWK_LANES; c += MWK_LANES) {
     size_t r = 0;
     for (; r + 2 <= rows; r += 2)
       tile_2(quads, q + r * q_stride, q_stride, panel + 4 * c, acc + r * MWK_PANEL + c);
@@ -48,6 +49,7 @@ static void tile(size_t rows, size_t quads, const uint8_t *q, size_t q_stride, c
   }
 }
 
+#include "gemm_i8_finish.h"
 #include "gemm_i8_body.h"
 #pragma clang attribute pop
 #endif

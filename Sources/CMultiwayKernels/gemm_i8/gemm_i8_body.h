@@ -1,21 +1,13 @@
-// Included once per instruction set, after its vector header and its integer tile.
-#include "../core/families.h"
-#include "../simd/epilogue.h"
+// Included once per instruction set, after its vector header, its integer tile and gemm_i8_finish.h.
 
-static void finish(size_t rows, size_t outputs, const int32_t *acc, const int32_t *zero, const float *scale,
-                   const float *weight_scale, const int32_t *weight_sum, const mwk_epilogue *epilogue) {
-  for (size_t at = 0; at < outputs; at += MWK_LANES) {
-    size_t left = mwk_min(outputs - at, MWK_LANES);
-    iv16 sums = i_loadn(weight_sum + at, left);
-    v16 scales = v_loadn(weight_scale + at, left, 0.0f);
-    v16 bias = epilogue->bias ? v_loadn(epilogue->bias + at, left, 0.0f) : v_set(0.0f);
-    for (size_t r = 0; r < rows; r++) {
-      v16 t = i_float(i_sub(i_load(acc + r * MWK_PANEL + at), i_mul(i_set(zero[r]), sums)));
-      v16 s = v_mul(v_set(scale[r]), scales);
-      store_outputs(epilogue->bias ? v_fma(t, s, bias) : v_mul(t, s), r, at, left, epilogue);
-    }
-  }
+#ifndef MWK_FUSED_PRODUCTS
+static void products(size_t rows, size_t quads, const uint8_t *q, size_t q_stride, const int8_t *panel, size_t outputs,
+                     const int32_t *zero, const float *scale, const float *weight_scale, const int32_t *weight_sum,
+                     const mwk_epilogue *epilogue, int32_t *acc) {
+  tile(rows, quads, q, q_stride, panel, mwk_ceil_div(outputs, MWK_LANES), acc);
+  finish(rows, outputs, acc, zero, scale, weight_scale, weight_sum, epilogue);
 }
+#endif
 
 /// The largest magnitude of a weight row, or NaN if one of its values is not finite.
 MWK_INLINE float magnitude(size_t n, const float *w) {
@@ -39,24 +31,25 @@ MWK_INLINE iv16 quantize_quads(size_t n, const float *w, size_t at, float invers
   return i_add(sum, q);
 }
 
-static size_t quantize_panel(size_t outputs, size_t inputs, const float *w, int8_t *panel, float *scale, int32_t *sum) {
+static size_t quantize_panel(size_t outputs, size_t inputs, const float *w, size_t stride, int8_t *panel, float *scale,
+                             int32_t *sum) {
   size_t broken = 0;
   for (size_t o = 0; o < outputs; o += MWK_LANES) {
     size_t count = mwk_min(outputs - o, MWK_LANES);
     float inverse[MWK_LANES];
     iv16 sums[MWK_LANES];
     for (size_t r = 0; r < count; r++) {
-      float top = magnitude(inputs, w + (o + r) * inputs);
+      float top = magnitude(inputs, w + (o + r) * stride);
       bool usable = top >= 0x1p-100f;  // false for NaN too: such a row is counted, its bytes mean nothing
       broken += top != top;
       inverse[r] = usable ? 127.0f / top : 0.0f;
-      scale[o + r] = usable ? top / 127.0f : 1.0f;
+      scale[o + r] = usable ? top / 127.0f : top == top ? 1.0f : top;
       sums[r] = i_set(0);
     }
     // 16 rows side by side fill whole cache lines of the panel.
     for (size_t i = 0; i < inputs; i += MWK_LANES)
       for (size_t r = 0; r < count; r++)
-        sums[r] = quantize_quads(inputs, w + (o + r) * inputs, i, inverse[r], panel + (o + r) * 4, sums[r]);
+        sums[r] = quantize_quads(inputs, w + (o + r) * stride, i, inverse[r], panel + (o + r) * 4, sums[r]);
     for (size_t r = 0; r < count; r++) {
       int32_t lanes[MWK_LANES], total = 0;
       i_store(lanes, sums[r]);
@@ -67,6 +60,30 @@ static size_t quantize_panel(size_t outputs, size_t inputs, const float *w, int8
   return broken;
 }
 
+/// 16 values of a row from `at`, in 8 bits; zeros where the row ends or is NULL.
+MWK_INLINE iv16 quantized_values(size_t n, const float *x, size_t at, float inverse) {
+  if (!x || at >= n) return i_set(0);
+  iv16 q = i_cvt(v_mul(v_loadn(x + at, mwk_min(n - at, MWK_LANES), 0.0f), v_set(inverse)));
+  return i_min(i_max(q, i_set(-127)), i_set(127));
+}
+
+static void quantize_quad(size_t rows, size_t channels, const float *const *x, int8_t *panel, size_t panel_bytes,
+                          float *scale) {
+  float inverse[4] = {0};
+  const float *row[4] = {0};
+  for (size_t r = 0; r < rows; r++) {
+    row[r] = x[r];
+    float top = row[r] ? magnitude(channels, row[r]) : 0.0f;
+    bool usable = top >= 0x1p-100f;
+    inverse[r] = usable ? 127.0f / top : 0.0f;
+    scale[r] = !row[r] ? 0.0f : usable ? top / 127.0f : top == top ? 1.0f : top;
+  }
+  for (size_t c = 0; c < mwk_round_up(channels, MWK_PANEL); c += MWK_LANES)
+    i_quads(panel + c / MWK_PANEL * panel_bytes + c % MWK_PANEL * 4, quantized_values(channels, row[0], c, inverse[0]),
+            quantized_values(channels, row[1], c, inverse[1]), quantized_values(channels, row[2], c, inverse[2]),
+            quantized_values(channels, row[3], c, inverse[3]));
+}
+
 const mwk_gemm_i8 MWK_JOIN(mwk_gemm_i8, MWK_ISA_SUFFIX);
 const mwk_gemm_i8 MWK_JOIN(mwk_gemm_i8, MWK_ISA_SUFFIX) = {
-    .tile = tile, .finish = finish, .quantize_panel = quantize_panel};
+    .products = products, .quantize_panel = quantize_panel, .quantize_quad = quantize_quad};

@@ -1,65 +1,83 @@
-// Included once per instruction set, after its vector header. Every reduction here has one shape: element j goes to
-// partial sum j mod 16, missing lanes hold the neutral element, and v_sum's tree adds the 16 up.
+// Included once per instruction set, after its vector header. Every reduction here has one shape. In the sums of norms element j goes
+// to partial sum j mod 64, in those of the softmax to j mod 16: additions of one partial sum wait for each other. Missing lanes hold
+// the neutral element; the 64 become 16 by (s₀ + s₁) + (s₂ + s₃), and v_sum's tree adds the 16 up.
 #include "../core/families.h"
 #include "../simd/math.h"
 
-MWK_INLINE float row_mean(size_t n, const float *x) {
-  v16 sum = v_set(0.0f);
-  size_t i = 0;
-  for (; i + MWK_LANES <= n; i += MWK_LANES) sum = v_add(sum, v_load(x + i));
-  if (i < n) sum = v_add(sum, v_loadn(x + i, n - i, 0.0f));
-  return v_sum(sum) / (float)n;
+/// Vectors that are summed side by side.
+#define MWK_STRANDS 4
+
+MWK_INLINE float sum_strands(const v16 sum[MWK_STRANDS]) {
+  return v_sum(v_add(v_add(sum[0], sum[1]), v_add(sum[2], sum[3])));
 }
+
+/// 16 elements from i; `pad` where the row has ended.
+MWK_INLINE v16 load_padded(size_t n, const float *x, size_t i, float pad) {
+  return i + MWK_LANES <= n ? v_load(x + i) : i < n ? v_loadn(x + i, n - i, pad) : v_set(pad);
+}
+
+/// Σ of term(x) over a row; a padded lane's term must be +0.
+#define MWK_SUM_ROW(n, x, pad, term)                                                                        \
+  v16 sum[MWK_STRANDS] = {v_set(0.0f), v_set(0.0f), v_set(0.0f), v_set(0.0f)};                              \
+  size_t i = 0;                                                                                             \
+  for (; i + MWK_STRANDS * MWK_LANES <= n; i += MWK_STRANDS * MWK_LANES)                                    \
+    _Pragma("clang loop unroll(full)") for (size_t s = 0; s < MWK_STRANDS; s++)                             \
+        sum[s] = term(v_load(x + i + s * MWK_LANES), sum[s]);                                               \
+  _Pragma("clang loop unroll(full)") for (size_t s = 0; s < MWK_STRANDS; s++) if (i + s * MWK_LANES < n)    \
+      sum[s] = term(load_padded(n, x, i + s * MWK_LANES, pad), sum[s])
+
+MWK_INLINE float row_mean(size_t n, const float *x) {
+#define MWK_TERM(a, sum) v_add(sum, a)
+  MWK_SUM_ROW(n, x, 0.0f, MWK_TERM);
+#undef MWK_TERM
+  return sum_strands(sum) / (float)n;
+}
+
+MWK_INLINE v16 add_square(v16 d, v16 sum) { return v_fma(d, d, sum); }
 
 MWK_INLINE float row_variance(size_t n, const float *x, float mean) {
-  v16 sum = v_set(0.0f), m = v_set(mean);
-  size_t i = 0;
-  for (; i + MWK_LANES <= n; i += MWK_LANES) {
-    v16 d = v_sub(v_load(x + i), m);
-    sum = v_fma(d, d, sum);
-  }
-  if (i < n) {
-    v16 d = v_sub(v_loadn(x + i, n - i, mean), m);
-    sum = v_fma(d, d, sum);
-  }
-  return v_sum(sum) / (float)n;
+  v16 m = v_set(mean);
+#define MWK_TERM(a, sum) add_square(v_sub(a, m), sum)
+  MWK_SUM_ROW(n, x, mean, MWK_TERM);
+#undef MWK_TERM
+  return sum_strands(sum) / (float)n;
 }
 
-MWK_INLINE v16 normalized(v16 x, v16 mean, v16 rstd, const v16 *weight, const v16 *bias) {
-  v16 y = v_mul(v_sub(x, mean), rstd);
-  if (weight && bias) return v_fma(y, *weight, *bias);
-  if (weight) return v_mul(y, *weight);
-  return bias ? v_add(y, *bias) : y;
+/// y = (x − mean) · rstd [· weight] [+ bias]; inlined where it is known which of them there are.
+MWK_INLINE void normalize_as(size_t n, const float *x, float mean, float rstd, const float *weight, const float *bias,
+                             float *y) {
+  v16 m = v_set(mean), r = v_set(rstd);
+  for (size_t i = 0; i < n; i += MWK_LANES) {
+    v16 a = v_mul(v_sub(load_padded(n, x, i, 0.0f), m), r);
+    if (weight && bias)
+      a = v_fma(a, load_padded(n, weight, i, 0.0f), load_padded(n, bias, i, 0.0f));
+    else if (weight)
+      a = v_mul(a, load_padded(n, weight, i, 0.0f));
+    else if (bias)
+      a = v_add(a, load_padded(n, bias, i, 0.0f));
+    if (i + MWK_LANES <= n)
+      v_store(y + i, a);
+    else
+      v_storen(y + i, a, n - i);
+  }
 }
 
 static void layer_norm_row(size_t n, const float *x, const float *weight, const float *bias, float eps, float *y) {
   if (n == 0) return;
-  float mean = row_mean(n, x);
-  float rstd = 1.0f / sqrtf(row_variance(n, x, mean) + eps);
-  v16 m = v_set(mean), r = v_set(rstd), w = m, b = m;
-  size_t i = 0;
-  for (; i + MWK_LANES <= n; i += MWK_LANES) {
-    if (weight) w = v_load(weight + i);
-    if (bias) b = v_load(bias + i);
-    v_store(y + i, normalized(v_load(x + i), m, r, weight ? &w : NULL, bias ? &b : NULL));
-  }
-  if (i < n) {
-    if (weight) w = v_loadn(weight + i, n - i, 0.0f);
-    if (bias) b = v_loadn(bias + i, n - i, 0.0f);
-    v16 a = v_loadn(x + i, n - i, 0.0f);
-    v_storen(y + i, normalized(a, m, r, weight ? &w : NULL, bias ? &b : NULL), n - i);
-  }
+  float mean = row_mean(n, x), rstd = 1.0f / sqrtf(row_variance(n, x, mean) + eps);
+  if (weight && bias)
+    normalize_as(n, x, mean, rstd, weight, bias, y);
+  else if (weight)
+    normalize_as(n, x, mean, rstd, weight, NULL, y);
+  else if (bias)
+    normalize_as(n, x, mean, rstd, NULL, bias, y);
+  else
+    normalize_as(n, x, mean, rstd, NULL, NULL, y);
 }
 
 static void normalize_row(size_t n, const float *x, float *y) {
-  v16 sum = v_set(0.0f);
-  size_t i = 0;
-  for (; i + MWK_LANES <= n; i += MWK_LANES) sum = v_fma(v_load(x + i), v_load(x + i), sum);
-  if (i < n) {
-    v16 a = v_loadn(x + i, n - i, 0.0f);
-    sum = v_fma(a, a, sum);
-  }
-  float norm = sqrtf(v_sum(sum));
+  MWK_SUM_ROW(n, x, 0.0f, add_square);
+  float norm = sqrtf(sum_strands(sum));
   v16 d = v_set(norm < 1e-12f ? 1e-12f : norm);
   for (i = 0; i + MWK_LANES <= n; i += MWK_LANES) v_store(y + i, v_div(v_load(x + i), d));
   if (i < n) v_storen(y + i, v_div(v_loadn(x + i, n - i, 0.0f), d), n - i);
@@ -79,11 +97,20 @@ MWK_INLINE iv16 quantized(v16 x, v16 inverse, iv16 zero) {
   return i_min(i_max(q, i_set(0)), i_set(255));
 }
 
-static void quantize_row(size_t n, const float *x, uint8_t *q, float *scale, int32_t *zero) {
-  row_range r = {v_set(0.0f), v_set(0.0f), v_set(0.0f)};
+/// The range of a row: two running ones, as their order does not show.
+MWK_INLINE row_range range_of(size_t n, const float *x) {
+  row_range r = {v_set(0.0f), v_set(0.0f), v_set(0.0f)}, other = r;
   size_t i = 0;
-  for (; i + MWK_LANES <= n; i += MWK_LANES) r = widen(r, v_load(x + i));
-  if (i < n) r = widen(r, v_loadn(x + i, n - i, 0.0f));
+  for (; i + 2 * MWK_LANES <= n; i += 2 * MWK_LANES) {
+    r = widen(r, v_load(x + i));
+    other = widen(other, v_load(x + i + MWK_LANES));
+  }
+  for (; i < n; i += MWK_LANES) r = widen(r, load_padded(n, x, i, 0.0f));
+  return (row_range){v_min(other.low, r.low), v_max(other.high, r.high), v_add(other.poison, r.poison)};
+}
+
+static void quantize_row(size_t n, const float *x, uint8_t *q, float *scale, int32_t *zero) {
+  row_range r = range_of(n, x);
   float low = v_hmin(r.low), range = v_hmax(r.high) - low;
   bool broken = !(v_sum(r.poison) == 0.0f && range < INFINITY);
   if (broken || range < 0x1p-100f) {
@@ -98,7 +125,8 @@ static void quantize_row(size_t n, const float *x, uint8_t *q, float *scale, int
   *zero = (int32_t)rintf(-low * inverse);
   v16 inv = v_set(inverse);
   iv16 z = i_set(*zero);
-  for (i = 0; i + MWK_LANES <= n; i += MWK_LANES) i_bytes(q + i, quantized(v_load(x + i), inv, z));
+  size_t i = 0;
+  for (; i + MWK_LANES <= n; i += MWK_LANES) i_bytes(q + i, quantized(v_load(x + i), inv, z));
   if (i < n) {
     uint8_t tail[MWK_LANES];
     i_bytes(tail, quantized(v_loadn(x + i, n - i, 0.0f), inv, z));
@@ -113,23 +141,78 @@ MWK_INLINE v16 masked_scores(size_t left, const float *mask, const float *x, siz
   return mask ? v_add(a, v_loadn(mask + i, left, 0.0f)) : a;
 }
 
+/// The largest score: two running maxima, as the order of a maximum does not show.
+MWK_INLINE v16 largest_score(size_t n, const float *mask, const float *x) {
+  v16 top = v_set(-INFINITY), other = top;
+  size_t i = 0;
+  for (; i + 2 * MWK_LANES <= n; i += 2 * MWK_LANES) {
+    top = v_max(masked_scores(MWK_LANES, mask, x, i), top);
+    other = v_max(masked_scores(MWK_LANES, mask, x, i + MWK_LANES), other);
+  }
+  for (; i < n; i += MWK_LANES) top = v_max(masked_scores(mwk_min(n - i, MWK_LANES), mask, x, i), top);
+  return v_set(v_hmax(v_max(other, top)));
+}
+
 static float softmax_row(size_t n, const float *mask, float *x) {
-  v16 top = v_set(-INFINITY), sum = v_set(0.0f);
-  size_t whole = n / MWK_LANES * MWK_LANES, left = n - whole;
-  for (size_t i = 0; i < whole; i += MWK_LANES) top = v_max(masked_scores(MWK_LANES, mask, x, i), top);
-  if (left) top = v_max(masked_scores(left, mask, x, whole), top);
-  v16 m = v_set(v_hmax(top));
-  for (size_t i = 0; i < whole; i += MWK_LANES) {
-    v16 e = v_exp(v_sub(masked_scores(MWK_LANES, mask, x, i), m));
+  v16 top = largest_score(n, mask, x), sum = v_set(0.0f);
+  size_t i = 0;
+  for (; i + MWK_LANES <= n; i += MWK_LANES) {
+    v16 e = v_exp_negative(v_sub(masked_scores(MWK_LANES, mask, x, i), top));
     v_store(x + i, e);
     sum = v_add(sum, e);
   }
-  if (left) {
-    v16 e = v_exp(v_sub(masked_scores(left, mask, x, whole), m));
-    v_storen(x + whole, e, left);
+  if (i < n) {
+    v16 e = v_exp_negative(v_sub(masked_scores(n - i, mask, x, i), top));
+    v_storen(x + i, e, n - i);
     sum = v_add(sum, e);
   }
   return 1.0f / v_sum(sum);
+}
+
+/// What a row of weights is made of while they are scaled: Σe, the largest e · scale, and Σ(e · scale), which is not finite where one
+/// of the scales is not.
+typedef struct { v16 sum, top, scaled_sum; } weight_sums;
+
+MWK_INLINE v16 scaled_weights(v16 e, v16 scale, weight_sums *sums) {
+  v16 weight = v_mul(e, scale);
+  sums->sum = v_add(sums->sum, e);
+  sums->top = v_max(weight, sums->top);
+  sums->scaled_sum = v_add(sums->scaled_sum, weight);
+  return weight;
+}
+
+/// Bytes from weights between 0 and 255 / inverse.
+MWK_INLINE void store_weights(size_t n, const float *x, float inverse, uint8_t *q) {
+  v16 inv = v_set(inverse);
+  size_t i = 0;
+  for (; i + MWK_LANES <= n; i += MWK_LANES) i_bytes(q + i, i_cvt(v_mul(v_load(x + i), inv)));
+  if (i == n) return;
+  uint8_t tail[MWK_LANES];
+  i_bytes(tail, i_cvt(v_mul(v_loadn(x + i, n - i, 0.0f), inv)));
+  memcpy(q + i, tail, mwk_round_up(n - i, 4));
+}
+
+static float softmax_quantize_row(size_t n, const float *mask, const float *value_scale, float *x, uint8_t *q,
+                                  float *scale) {
+  v16 largest = largest_score(n, mask, x);
+  weight_sums sums = {v_set(0.0f), v_set(0.0f), v_set(0.0f)};
+  size_t i = 0;
+  for (; i + MWK_LANES <= n; i += MWK_LANES) {
+    v16 e = v_exp_negative(v_sub(masked_scores(MWK_LANES, mask, x, i), largest));
+    v_store(x + i, scaled_weights(e, v_load(value_scale + i), &sums));
+  }
+  if (i < n) {
+    v16 e = v_exp_negative(v_sub(masked_scores(n - i, mask, x, i), largest));
+    v_storen(x + i, scaled_weights(e, v_loadn(value_scale + i, n - i, 0.0f), &sums), n - i);
+  }
+  float top = v_hmax(sums.top), total = v_sum(sums.scaled_sum);
+  bool broken = !(total < INFINITY), usable = !broken && top >= 0x1p-100f;
+  *scale = broken ? NAN : usable ? top / 255.0f : 1.0f;
+  if (usable)
+    store_weights(n, x, 255.0f / top, q);
+  else
+    memset(q, 0, mwk_round_up(n, 4));
+  return 1.0f / v_sum(sums.sum);
 }
 
 const mwk_rows MWK_JOIN(mwk_rows, MWK_ISA_SUFFIX);
@@ -138,4 +221,5 @@ const mwk_rows MWK_JOIN(mwk_rows, MWK_ISA_SUFFIX) = {
     .normalize = normalize_row,
     .quantize = quantize_row,
     .softmax = softmax_row,
+    .softmax_quantize = softmax_quantize_row,
 };

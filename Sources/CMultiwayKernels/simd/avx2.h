@@ -115,6 +115,17 @@ MWK_INLINE void i_bytes(uint8_t *p, iv16 a) {
   _mm_storeu_si128((__m128i *)p, bytes);
 }
 
+MWK_INLINE __m256i quads(__m256i a, __m256i b, __m256i c, __m256i d) {
+  __m256i byte = _mm256_set1_epi32(0xff);
+  __m256i low = _mm256_or_si256(_mm256_and_si256(a, byte), _mm256_slli_epi32(_mm256_and_si256(b, byte), 8));
+  __m256i high = _mm256_or_si256(_mm256_slli_epi32(_mm256_and_si256(c, byte), 16), _mm256_slli_epi32(d, 24));
+  return _mm256_or_si256(low, high);
+}
+MWK_INLINE void i_quads(int8_t *p, iv16 a, iv16 b, iv16 c, iv16 d) {
+  _mm256_storeu_si256((__m256i *)p, quads(a.l, b.l, c.l, d.l));
+  _mm256_storeu_si256((__m256i *)(p + 32), quads(a.h, b.h, c.h, d.h));
+}
+
 MWK_INLINE v16 v_load_f16(const void *p) {
   const __m128i *h = p;
   return V16(_mm256_cvtph_ps(_mm_loadu_si128(h)), _mm256_cvtph_ps(_mm_loadu_si128(h + 1)));

@@ -34,6 +34,14 @@ MWK_INLINE v16 v_exp(v16 x) {
   return v_select(none, v_set(0.0f), y);
 }
 
+/// eˣ for x ≤ 0, within 1.1 ulp where the result is normal; 0 below −87, NaN for NaN.
+MWK_INLINE v16 v_exp_negative(v16 x) {
+  m16 none = v_less(x, v_set(-87.0f));
+  x = v_select(none, v_set(0.0f), x);
+  v16 n = exp_whole(x), p = exp_fraction(exp_rest(x, n));
+  return v_select(none, v_set(0.0f), v_mul(p, i_pow2(i_cvt(n))));
+}
+
 /// x·Φ(x), the exact (erf) gelu: max(x, 0) − a·½·exp(−q(a)), where a = |x| and q(a) approximates −ln(2·Φ(−a)).
 /// Absolute error at most 8·10⁻⁸·max(1, |x|). From |x| = 12.75 on, where Φ(−a) < 10⁻³⁶, it is 0 or x, infinities included.
 MWK_INLINE v16 v_gelu(v16 x) {

@@ -89,6 +89,10 @@ MWK_INLINE v16 i_pow2(iv16 n) {
   MWK_EACH r.f[i] = mwk_float_of_bits(((uint32_t)n.n[i] + 127u) << 23);
   return r;
 }
+/// The low bytes of four vectors, lane by lane: a₀ b₀ c₀ d₀ a₁ …
+MWK_INLINE void i_quads(int8_t *p, iv16 a, iv16 b, iv16 c, iv16 d) {
+  MWK_EACH p[4 * i] = (int8_t)a.n[i], p[4 * i + 1] = (int8_t)b.n[i], p[4 * i + 2] = (int8_t)c.n[i], p[4 * i + 3] = (int8_t)d.n[i];
+}
 /// The low bytes of 16 lanes whose values fit in a byte.
 MWK_INLINE void i_bytes(uint8_t *p, iv16 a) { MWK_EACH p[i] = (uint8_t)a.n[i]; }
 

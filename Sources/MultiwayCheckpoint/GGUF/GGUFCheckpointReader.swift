@@ -15,13 +15,15 @@ public enum GGUFCheckpointReader: CheckpointReader {
   /// Reads the header. Block-quantized tensors are F32 tensors that are decoded when they are loaded; those of types that
   /// are not decoded are listed, and refused when they are loaded.
   public static func read(_ file: any ByteSource) throws(CheckpointError) -> Checkpoint {
-    do {
+    do throws(GGUFError) {
       let container = try GGUFContainer.read(file)
       var tensors: [StoredTensor] = []
       var decoded: [String] = []
       var refused: [String] = []
       for info in container.tensors {
-        let shape = Shape(checking: info.dimensions) ?? Shape([])
+        guard let shape = Shape(checking: info.dimensions) else {
+          throw GGUFError(.badShape, "dimensions \(info.dimensions)", file: file.path, tensor: info.name)
+        }
         if let dtype = info.type.dtype {
           let range = info.byteCount == 0 ? 0..<0 : try container.range(of: info)
           tensors.append(

@@ -25,7 +25,6 @@ struct PickleMachine<World: PickleWorld> {
   private var steps = 0
 
   private let maximumSteps: Int
-  static var maximumStack: Int { 1_000_000 }
   /// From which size on bytes are left where they are.
   static var smallestPlace: Int { 4096 }
   /// From which size on a text is taken for bytes, if it can be: names and settings are shorter.
@@ -67,8 +66,8 @@ struct PickleMachine<World: PickleWorld> {
   // MARK: The stack
 
   mutating func push(_ value: PickleValue) throws(CheckpointError) {
-    guard stack.count < Self.maximumStack else {
-      throw fault(.overBudget, "more than \(Self.maximumStack) values on the stack")
+    guard stack.count < PickleLimits.maximumStack else {
+      throw fault(.overBudget, "more than \(PickleLimits.maximumStack) values on the stack")
     }
     stack.append(value)
   }
@@ -97,8 +96,8 @@ struct PickleMachine<World: PickleWorld> {
   }
 
   mutating func mark() throws(CheckpointError) {
-    guard marks.count < Self.maximumStack else {
-      throw fault(.overBudget, "more than \(Self.maximumStack) marks")
+    guard marks.count < PickleLimits.maximumStack else {
+      throw fault(.overBudget, "more than \(PickleLimits.maximumStack) marks")
     }
     marks.append(stack.count)
   }

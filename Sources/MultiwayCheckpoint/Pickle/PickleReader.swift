@@ -76,27 +76,6 @@ struct PickleReader {
   }
 }
 
-/// Bytes in memory as a source: an unpacked record, or bytes that a pickle holds. Path and identity are those of the file.
-final class MemorySource: ByteSource {
-  let path: String
-  let identity: FileIdentity
-  private let contents: TensorBytes
-  let fileByteCount: Int
-  /// The bytes are in memory already.
-  var packing: String? { nil }
-
-  init(_ bytes: TensorBytes, of file: any ByteSource) {
-    contents = bytes
-    path = file.path
-    identity = file.identity
-    fileByteCount = file.fileByteCount
-  }
-
-  var byteCount: Int { contents.byteCount }
-  func bytes(in range: Range<Int>) -> TensorBytes { contents.extracting(range) }
-  func discard(_ range: Range<Int>) {}
-}
-
 /// A part of a source as a source of its own.
 final class SourceSlice: ByteSource {
   private let whole: any ByteSource

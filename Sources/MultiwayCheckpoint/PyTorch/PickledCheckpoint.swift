@@ -42,7 +42,7 @@ struct PickleStream {
   /// Reads one pickle, up to its STOP and over it.
   /// - Parameter size: how many bytes of the file justify what the pickle may cost.
   mutating func next(world: TorchWorld, size: Int? = nil) throws(CheckpointError) -> Pickled {
-    let size = min(size ?? remaining, PickleLimits.maximumUnpackedSize)
+    let size = size ?? remaining
     var machine = PickleMachine(
       source, at: offset, world: world, budget: PickleLimits.memory(packedSize: size),
       maximumSteps: PickleLimits.steps(packedSize: size))

@@ -18,7 +18,7 @@ struct PyTorchArchive {
     guard let pickle = zip.entry(named: root + "/data.pkl") else {
       throw CheckpointError(.missingRecord, "the archive has no record '\(root)/data.pkl'")
     }
-    let bytes = try zip.contents(pickle, limit: PickleLimits.maximumUnpackedSize)
+    let bytes = try zip.contents(pickle, limit: PickleLimits.unpackedSize(fileSize: file.fileByteCount))
     let storages = TorchStorages { key, _ throws(CheckpointError) in
       guard let entry = zip.entry(named: "\(root)/data/\(key)") else {
         throw CheckpointError(.missingRecord, "the archive has no record for the storage '\(key)'")

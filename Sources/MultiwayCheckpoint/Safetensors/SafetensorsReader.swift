@@ -59,6 +59,11 @@ public enum SafetensorsReader: CheckpointReader {
         .truncated, "a header of \(count) bytes in a file of \(file.byteCount)",
         remedy: "the download or copy is incomplete: fetch the file again", file: file.path, byteOffset: 0)
     }
+    guard count <= file.headerLimit else {
+      throw CheckpointError(
+        .overBudget, "a header of \(count) bytes in a compressed file of \(file.fileByteCount)",
+        expected: "at most \(file.headerLimit)", file: file.path, byteOffset: 0)
+    }
     return try file.contents(in: prefixSize..<prefixSize + count).array(of: UInt8.self)
   }
 

@@ -58,6 +58,7 @@ struct ShardIndex {
 enum JSONFile {
   /// The object that fills the file.
   static func object(_ file: any ByteSource, limit: Int) throws(CheckpointError) -> JSONObject {
+    let limit = min(limit, file.headerLimit)
     guard file.byteCount <= limit else {
       throw CheckpointError(
         .overBudget, "a JSON file of \(file.byteCount) bytes", expected: "at most \(limit)", file: file.path)

@@ -21,7 +21,13 @@ struct ZstdBlocks: ~Copyable {
   private static let leastCapacity = 16
   private static let mostCapacity = 256
 
-  init(_ decoder: consuming ZstdDecoder) { self.decoder = decoder }
+  /// The size of the file in bytes: what a small one unpacks to is not kept in larger memory.
+  private let fileByteCount: Int
+
+  init(_ decoder: consuming ZstdDecoder, fileByteCount: Int) {
+    self.decoder = decoder
+    self.fileByteCount = fileByteCount
+  }
 
   /// Decodes everything once, notes where frames start, and returns the size of the contents.
   mutating func measure() throws(CheckpointError) -> Int {
@@ -31,7 +37,8 @@ struct ZstdBlocks: ~Copyable {
       guard decoder.contentOffset <= ZstdSource.maximumByteCount else { throw decoder.tooLarge() }
     }
     byteCount = decoder.contentOffset
-    capacity = min(max(byteCount / 8 / ZstdBlocks.size, ZstdBlocks.leastCapacity), ZstdBlocks.mostCapacity)
+    let wanted = min(byteCount / 8, fileByteCount) / ZstdBlocks.size
+    capacity = min(max(wanted, ZstdBlocks.leastCapacity), ZstdBlocks.mostCapacity)
     return byteCount
   }
 

@@ -5,7 +5,7 @@ import Synchronization
 ///
 /// The file is decoded once when it is opened: that compares the checksums, finds the frames and proves how much there is, whatever
 /// the frames claim. Afterwards decoding goes on from where it stands, or from the start of a frame for what lies before. Blocks of
-/// 1 MiB are kept for a while, an eighth of the contents and at most 256 MiB: neighbours are often read in another order than they lie.
+/// 1 MiB are kept for a while, an eighth of the contents and at most the file's size or 256 MiB: neighbours are often read in another order than they lie.
 final class ZstdSource: ByteSource {
   let path: String
   let byteCount: Int
@@ -41,7 +41,7 @@ final class ZstdSource: ByteSource {
     path = file.path
     fileByteCount = file.byteCount
     identity = file.identity
-    var blocks = ZstdBlocks(try ZstdDecoder(file: file))
+    var blocks = ZstdBlocks(try ZstdDecoder(file: file), fileByteCount: file.byteCount)
     byteCount = try blocks.measure()
     self.blocks = Mutex(blocks)
   }

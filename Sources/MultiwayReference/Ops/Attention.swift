@@ -7,7 +7,8 @@ import MultiwayQuantization
 extension NodeEvaluation {
   mutating func attention(_ attention: Attention) throws -> [TensorValue] {
     let (batches, width) = (shapes[0][0], shapes[0][2])
-    let joint = try JointSequence(attention, self)
+    var joint = try JointSequence(attention, self)
+    let steps = attention.isQuantized ? joint.quantize(heads: attention.heads, width: width) : nil
     let bias = try attention.bias.map { bias throws in try RelativeScores(bias, self, &materializer) }
     let (rows, columns) = (joint.queryCount, joint.keyCount)
     var result = [Float](repeating: 0, count: batches * rows * width)
@@ -22,8 +23,11 @@ extension NodeEvaluation {
         try BLAS.multiply(joint.queries, queries, joint.keys, keys, transposesRight: true, into: &scores, matrix)
         bias?.add(to: &scores, rows: rows, head: head)
         for row in 0..<rows {
-          NodeEvaluation.softmax(&scores[row * columns..<(row + 1) * columns]) {
-            joint.mayAttend(batch: batch, query: row, key: $0)
+          let own = row * columns..<(row + 1) * columns
+          NodeEvaluation.softmax(&scores[own]) { joint.mayAttend(batch: batch, query: row, key: $0) }
+          if let steps {
+            let first = (batch * attention.heads + head) * columns
+            NodeEvaluation.quantizeWeights(&scores[own], steps: steps[first..<first + columns])
           }
         }
         try BLAS.multiply(scores, matrix, joint.values, keys, transposesRight: false, into: &result, queries)
@@ -60,9 +64,9 @@ extension NodeEvaluation {
 
 /// Queries of all streams, keys and values of all memories and streams, and who may attend to whom.
 private struct JointSequence {
-  let queries: [Float]
-  let keys: [Float]
-  let values: [Float]
+  private(set) var queries: [Float]
+  private(set) var keys: [Float]
+  private(set) var values: [Float]
   let queryCount: Int
   let keyCount: Int
   /// Tokens of the last stream.
@@ -100,6 +104,26 @@ private struct JointSequence {
     let count = memory.shape[0]
     let examples = (0..<batch).flatMap { memory.rows($0 / (batch / count)..<$0 / (batch / count) + 1).floats }
     return TensorValue([batch, memory.shape[1], memory.shape[2]], examples)
+  }
+
+  /// Rounds queries, keys and values to 8 bits, each token of each head by itself; values become whole numbers.
+  /// - Returns: what a value's whole numbers are worth, [batch, heads, keys].
+  mutating func quantize(heads: Int, width: Int) -> [Float] {
+    let size = width / heads
+    for first in stride(from: 0, to: queries.count, by: size) {
+      let token = QuantizedToken(queries[first..<first + size])
+      for (place, value) in token.values.enumerated() { queries[first + place] = Float(value) * token.scale }
+    }
+    var steps = [Float](repeating: 0, count: values.count / max(1, size))
+    for first in stride(from: 0, to: keys.count, by: size) {
+      let key = SymmetricToken(keys[first..<first + size])
+      for (place, value) in key.values.enumerated() { keys[first + place] = value * key.scale }
+      let value = SymmetricToken(values[first..<first + size])
+      values.replaceSubrange(first..<first + size, with: value.values)
+      let (token, head) = (first / width, first % width / size)
+      steps[(token / keyCount * heads + head) * keyCount + token % keyCount] = value.scale
+    }
+    return steps
   }
 
   func mayAttend(batch: Int, query: Int, key: Int) -> Bool {

@@ -73,38 +73,3 @@ extension NodeEvaluation {
     return matrix
   }
 }
-
-/// A token in 8 bits: x ≈ scale · (q − zero) with q in 0…255.
-private struct QuantizedToken {
-  /// NaN where the token holds a NaN or an infinity or its range is infinite: then every output that it feeds is NaN.
-  let scale: Float
-  /// q − zero, whole numbers.
-  let values: [Double]
-
-  init(_ token: ArraySlice<Float>) {
-    var (low, high) = (Float(0), Float(0))
-    for value in token {
-      low = min(low, value)
-      high = max(high, value)
-    }
-    let range = high - low
-    guard range.isFinite, token.allSatisfy(\.isFinite) else {
-      scale = .nan
-      values = [Double](repeating: 0, count: token.count)
-      return
-    }
-    // What is smaller than any activation can be counts as zero, or the inverse would overflow.
-    guard range >= 0x1p-100 else {
-      scale = 1
-      values = [Double](repeating: 0, count: token.count)
-      return
-    }
-    let inverse = 255 / range
-    let zero = (-low * inverse).rounded(.toNearestOrEven)
-    scale = range / 255
-    values = token.map { value in
-      let quantized = (value * inverse).rounded(.toNearestOrEven) + zero
-      return Double(max(0, min(255, quantized)) - zero)
-    }
-  }
-}

@@ -12,7 +12,7 @@ struct Convert: ParsableCommand {
       preprocessor_config.json by which transformers and timm load the model by name. To .gguf a model of a known architecture becomes an artifact that runs; of an unknown one, a plain container. \
       --layout gives the parameters the keys and shapes of another code base, so that it loads them strictly; --image-size resizes \
       position tables as the code base of the input's own layout does. To .onnx goes the graph of a known architecture or an artifact; weights \
-      of more than 64 MiB lie in a file beside it, OUT.onnx.data.
+      of more than 64 MiB lie in a file beside it, OUT.onnx.DIGEST.data. --int8 makes a floating-point model int8 as `quantize` does.
       """)
 
   @Argument(help: "A checkpoint or an artifact.") var input: String
@@ -31,6 +31,14 @@ struct Convert: ParsableCommand {
   var opset: Int?
   @Option(
     help: ArgumentHelp(
+      "dynamic or qdq: int8 layers to .onnx, with ranges of activations found when it runs or fixed now.",
+      valueName: "form"))
+  var int8: Form?
+  @Option(
+    help: "Examples from which --int8 qdq takes the ranges: a safetensors file of inputs; synthetic ones without it.")
+  var calibration: String?
+  @Option(
+    help: ArgumentHelp(
       "How large a file of weights may be, to a folder: 2GB, 500MB, 1GiB or a number of bytes.", valueName: "size"))
   var shardSize: ByteSize?
   @OptionGroup var inputs: InputArguments
@@ -39,6 +47,10 @@ struct Convert: ParsableCommand {
 
   enum Target: String, ExpressibleByArgument, CaseIterable {
     case keep, f32, f16, bf16
+  }
+
+  enum Form: String, ExpressibleByArgument, CaseIterable {
+    case dynamic, qdq
   }
 
   enum Layout: String, ExpressibleByArgument, CaseIterable {
@@ -52,10 +64,15 @@ struct Convert: ParsableCommand {
     let bar = ProgressBar("converting")
     var options = inputs.options
     options.imageSize = imageSize
+    var onnx = ONNXOptions(opset: opset, int8: int8.flatMap { Int8Form(rawValue: $0.rawValue) })
+    onnx.calibration = try calibration.map { path in
+      Calibration(
+        inputs: try TensorFiles.readInputs(path, for: LoadedModel(file, options: options).graph).tensors,
+        description: "inputs of \(path.split(separator: "/").last.map(String.init) ?? path)")
+    }
     let report = try Conversions.convert(
-      file, options: options, layout: layout?.rawValue, dtype: DType(shortName: dtype.rawValue),
-      opset: opset, shardSize: shardSize?.count, to: output,
-      overwrite: outputs.force
+      file, options: options, layout: layout?.rawValue, dtype: DType(shortName: dtype.rawValue), onnx: onnx,
+      shardSize: shardSize?.count, to: output, overwrite: outputs.force
     ) { bar.update($0, $1) }
     report.show(title: "converted", seconds: System.now - start, json: outputs.json)
   }
