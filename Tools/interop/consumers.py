@@ -22,7 +22,7 @@ from compressed_tensors.quantization import QuantizationConfig
 from gguf import GGUFReader, GGMLQuantizationType
 from gguf.quants import dequantize
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import check
@@ -139,9 +139,17 @@ def transformers_loads_int8(bench: Bench) -> str:
 # GGUF
 
 
-def gguf_reads(bench: Bench, verb: str, name: str, options: Sequence[str] = ()) -> str:
+def every_type(bench: Bench) -> Path:
+    """A state dict of no architecture with all types that a plain GGUF file can hold."""
+    path = bench.path("types.safetensors")
+    kinds = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int8, torch.int16, torch.int32, torch.int64)
+    save_file({str(kind): (torch.arange(-48, 48) / 4).reshape(4, 24).to(kind) for kind in kinds}, path)
+    return path
+
+
+def gguf_reads(bench: Bench, verb: str, name: str, options: Sequence[str] = (), source: Callable[[Bench], Path] | None = None) -> str:
     """Keys, places and every tensor, dequantized by the library, against what this tool gives of the same file."""
-    made = bench.make(verb, bench.beit3, *options, to=name)
+    made = bench.make(verb, source(bench) if source else bench.beit3, *options, to=name)
     faults = check.gguf_faults(made)
     require(not faults, "; ".join(faults[:3]))
     wanted = load_file(bench.make("convert", made, to=name + ".safetensors"))
@@ -237,6 +245,7 @@ ROWS = [
     Row(".gguf artifact f16", "gguf", partial(gguf_reads, verb="convert", name="beit3_f16.gguf", options=("--dtype", "f16"))),
     Row(".gguf artifact bf16", "gguf", partial(gguf_reads, verb="convert", name="beit3_bf16.gguf", options=("--dtype", "bf16"))),
     Row(".gguf artifact int8", "gguf", partial(gguf_reads, verb="quantize", name="beit3_int8.gguf")),
+    Row(".gguf plain, every type", "gguf", partial(gguf_reads, verb="convert", name="types.gguf", source=every_type)),
     Row(".onnx f32", "onnx.checker, ONNX Runtime, OpenVINO", partial(onnx_runs, dtype="keep")),
     Row(".onnx f16", "onnx.checker, ONNX Runtime, OpenVINO", partial(onnx_runs, dtype="f16")),
     Row("pack", "zstd", zstd_unpacks),
