@@ -22,7 +22,8 @@ struct Multiway: ParsableCommand {
       """,
     version: MultiwayVersion.current,
     subcommands: [
-      Inspect.self, Convert.self, Quantize.self, Prune.self, Run.self, Verify.self, Bench.self, Pack.self, Unpack.self,
+      Inspect.self, Convert.self, Quantize.self, Prune.self, Run.self, Verify.self, Bench.self, Diff.self, Pack.self,
+      Unpack.self,
       Delta.self, Apply.self,
     ])
 

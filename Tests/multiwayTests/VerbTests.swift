@@ -100,6 +100,27 @@ import Testing
     #expect(try multiway("verify", tiny, folder.path("vision.pth")).output.contains("PASSED"))
   }
 
+  @Test func filesAreComparedTensorByTensor() throws {
+    let half = folder.path("half.pth")
+    try multiway("convert", tiny, half, "--dtype", "f16")
+    let run = try multiway("diff", tiny, half, expecting: 1)
+    #expect(run.output.contains("f32 → f16") && run.output.contains(" dB"))
+    let object = try multiway("diff", tiny, half, "--json", expecting: 1).json
+    #expect(object["equal"]?.bool == false)
+    #expect((object["tensors"]?.array?[0]["sqnr_db"]?.number ?? 0) > 60)
+    #expect(try multiway("diff", half, half).output.contains("different"))
+  }
+
+  /// int8 in the form of another library, and what cannot go there.
+  @Test func quantizedFolders() throws {
+    let model = folder.path("int8") + "/"
+    try multiway("quantize", Fixtures.path("family/beit_classification/unilm.pth"), model, "--layout", "huggingface")
+    #expect(String(decoding: try folder.bytes("int8/config.json"), as: UTF8.self).contains("compressed-tensors"))
+    try multiway("quantize", tiny, folder.path("out.gguf"), "--layout", "unilm", expecting: 64)
+    try multiway("quantize", tiny, folder.path("out") + "/", "--calibration", tests, expecting: 64)
+    #expect(try folder.names() == ["int8"])
+  }
+
   /// `--json` prints one object and nothing else.
   @Test func jsonIsOneObject() throws {
     let artifact = folder.path("out.gguf")
