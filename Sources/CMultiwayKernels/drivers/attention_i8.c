@@ -10,7 +10,7 @@ typedef struct {
   float *key_scale;     // [panels of all segments][64]
   int32_t *key_sum;     // [panels of all segments][64]
   float *value_scale;   // [total]
-  float *scores;        // [6][total]
+  float *scores;        // [6][total], rows whole vectors apart
   float *mask;          // [total], 0 or −∞
   float *row;           // [head_size]
   int32_t *acc;         // [6][64]
@@ -20,6 +20,7 @@ typedef struct {
 
 static size_t channel_quads(const mwk_attention_plan *p) { return mwk_ceil_div(p->job->head_size, 4); }
 static size_t key_quads(const mwk_attention_plan *p) { return mwk_ceil_div(p->total, 4); }
+static size_t score_stride(const mwk_attention_plan *p) { return mwk_round_up(p->total, MWK_LANES); }
 
 /// Lays the parts out from `memory`, which may be null where only the size is wanted.
 static size_t carve(const mwk_attention_plan *p, char *memory, workspace *w) {
@@ -30,7 +31,7 @@ static size_t carve(const mwk_attention_plan *p, char *memory, workspace *w) {
   MWK_PART(key_scale, keys * sizeof(float));
   MWK_PART(key_sum, keys * sizeof(int32_t));
   MWK_PART(value_scale, p->total * sizeof(float));
-  MWK_PART(scores, MWK_TILE_ROWS * p->total * sizeof(float));
+  MWK_PART(scores, MWK_TILE_ROWS * score_stride(p) * sizeof(float));
   MWK_PART(mask, p->total * sizeof(float));
   MWK_PART(row, p->job->head_size * sizeof(float));
   MWK_PART(acc, MWK_TILE_ROWS * MWK_PANEL * sizeof(int32_t));
@@ -45,6 +46,14 @@ static size_t scratch_bytes(const mwk_attention_plan *p) {
   return carve(p, NULL, &w);
 }
 
+/// Asks for the part of a row that belongs to a head. Rows lie far apart, so the machine does not see which comes next.
+static void fetch(const mwk_attention_plan *p, const float *row) {
+  for (size_t c = 0; c < p->job->head_size; c += 16) __builtin_prefetch(row + c, 0, 3);
+}
+
+/// Rows that are on their way while one is quantized.
+#define ROWS_AHEAD ((size_t)16)
+
 static void pack_keys(const mwk_attention_plan *p, size_t example, size_t channel, const workspace *w) {
   const mwk_attention_job *job = p->job;
   size_t panel = 0, key = 0;
@@ -53,6 +62,8 @@ static void pack_keys(const mwk_attention_plan *p, size_t example, size_t channe
     const float *k = segment->k + example / segment->share * segment->tokens * segment->stride + channel;
     for (size_t t = 0; t < segment->tokens; t += MWK_PANEL, panel++) {
       size_t count = mwk_min(MWK_PANEL, segment->tokens - t);
+      for (size_t next = t + count; next < mwk_min(t + count + MWK_PANEL, segment->tokens); next++)
+        fetch(p, k + next * segment->stride);
       float *scale = w->key_scale + panel * MWK_PANEL;
       int32_t *sum = w->key_sum + panel * MWK_PANEL;
       p->context->gemm_i8->quantize_panel(count, job->head_size, k + t * segment->stride, segment->stride,
@@ -73,6 +84,7 @@ static void pack_values(const mwk_attention_plan *p, size_t example, size_t chan
     const mwk_attention_segment *segment = &job->segments[s];
     const float *v = segment->v + example / segment->share * segment->tokens * segment->stride + channel;
     for (size_t t = 0; t < segment->tokens; t++, v += segment->stride) {
+      if (t + ROWS_AHEAD < segment->tokens) fetch(p, v + ROWS_AHEAD * segment->stride);
       rows[filled++] = mwk_is_excluded(p, example, key + t) ? NULL : v;
       bool last = key + t + 1 == p->total;
       if (filled < 4 && !last) continue;
@@ -97,7 +109,9 @@ static size_t pack(const mwk_attention_plan *p, size_t example, size_t head, voi
 /// Quantizes the queries of a block.
 static void load_queries(const mwk_attention_plan *p, const mwk_attention_block *block, const float *q, size_t stride,
                          const workspace *w, float *scale, int32_t *zero) {
+  size_t tokens = p->job->segments[block->segment].tokens;
   for (size_t r = 0; r < block->rows; r++) {
+    if (block->first + r + ROWS_AHEAD < tokens) fetch(p, q + (r + ROWS_AHEAD) * stride);
     p->context->elementwise->scale(p->job->head_size, p->job->scale, q + r * stride, w->row);
     p->context->rows->quantize(p->job->head_size, w->row, w->query + r * 4 * channel_quads(p), scale + r, zero + r);
   }
@@ -111,7 +125,7 @@ static void score(const mwk_attention_plan *p, const mwk_attention_block *block,
     for (size_t t = 0; t < job->segments[s].tokens; t += MWK_PANEL, panel++) {
       if (key >= limit) return;
       size_t count = mwk_min(MWK_PANEL, job->segments[s].tokens - t);
-      mwk_epilogue epilogue = {.activation = mwk_activation_none, .y = w->scores + key, .y_stride = p->total};
+      mwk_epilogue epilogue = {.activation = mwk_activation_none, .y = w->scores + key, .y_stride = score_stride(p)};
       p->context->gemm_i8->products(block->rows, quads, w->query, 4 * quads, w->keys + panel * MWK_PANEL * 4 * quads,
                                     count, zero, scale, w->key_scale + panel * MWK_PANEL, w->key_sum + panel * MWK_PANEL,
                                     &epilogue, w->acc);
@@ -126,7 +140,7 @@ static void quantize_weights(const mwk_attention_plan *p, const mwk_attention_bl
   const float *mask = p->job->key_padding ? w->mask : NULL;
   for (size_t r = 0; r < block->rows; r++) {
     size_t limit = block->limit[r], written = 0;
-    float *scores = w->scores + r * p->total, step, inverse;
+    float *scores = w->scores + r * score_stride(p), step, inverse;
     uint8_t *weights = w->weights + r * stride;
     scale[r] = 0.0f;
     mwk_attention_add_bias(p, block, r, scores);

@@ -194,15 +194,15 @@ MWK_INLINE void store_weights(size_t n, const float *x, float inverse, uint8_t *
 
 static float softmax_quantize_row(size_t n, const float *mask, const float *value_scale, float *x, uint8_t *q,
                                   float *scale) {
-  v16 largest = largest_score(n, mask, x);
+  v16 log2e = v_set(0x1.715476p+0f), shift = v_neg(v_mul(largest_score(n, mask, x), log2e));
   weight_sums sums = {v_set(0.0f), v_set(0.0f), v_set(0.0f)};
   size_t i = 0;
   for (; i + MWK_LANES <= n; i += MWK_LANES) {
-    v16 e = v_exp_negative(v_sub(masked_scores(MWK_LANES, mask, x, i), largest));
+    v16 e = v_exp2_to_bytes(v_fma(masked_scores(MWK_LANES, mask, x, i), log2e, shift));
     v_store(x + i, scaled_weights(e, v_load(value_scale + i), &sums));
   }
   if (i < n) {
-    v16 e = v_exp_negative(v_sub(masked_scores(n - i, mask, x, i), largest));
+    v16 e = v_exp2_to_bytes(v_fma(masked_scores(n - i, mask, x, i), log2e, shift));
     v_storen(x + i, scaled_weights(e, v_loadn(value_scale + i, n - i, 0.0f), &sums), n - i);
   }
   float top = v_hmax(sums.top), total = v_sum(sums.scaled_sum);

@@ -42,6 +42,18 @@ MWK_INLINE v16 v_exp_negative(v16 x) {
   return v_select(none, v_set(0.0f), v_mul(p, i_pow2(i_cvt(n))));
 }
 
+/// 2ᵗ for t ≤ 0 within 3·10⁻⁶ of it, which is plenty where the result becomes a byte; 0 below −100, NaN for NaN.
+MWK_INLINE v16 v_exp2_to_bytes(v16 t) {
+  m16 none = v_less(t, v_set(-100.0f));
+  t = v_select(none, v_set(0.0f), t);
+  v16 n = v_round(t), f = v_sub(t, n), p = v_set(0x1.3a02ccp-7f);
+  p = v_fma(p, f, v_set(0x1.c9fc46p-5f));
+  p = v_fma(p, f, v_set(0x1.ec0378p-3f));
+  p = v_fma(p, f, v_set(0x1.62e12cp-1f));
+  p = v_fma(p, f, v_set(1.0f));
+  return v_select(none, v_set(0.0f), v_mul(p, i_pow2(i_cvt(n))));
+}
+
 /// x·Φ(x), the exact (erf) gelu: max(x, 0) − a·½·exp(−q(a)), where a = |x| and q(a) approximates −ln(2·Φ(−a)).
 /// Absolute error at most 8·10⁻⁸·max(1, |x|). From |x| = 12.75 on, where Φ(−a) < 10⁻³⁶, it is 0 or x, infinities included.
 MWK_INLINE v16 v_gelu(v16 x) {
