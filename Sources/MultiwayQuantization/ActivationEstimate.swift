@@ -17,30 +17,26 @@ extension ActivationStatistics {
       if case .layerNorm(.some, _, _) = node.op { return true }
       return false
     }
-    let estimates = try Pipeline.map(norms.count) { place in try tokens(of: norms[place], graph, producers) }
+    let estimates = try Pipeline.map(norms.count) { place in try estimated(norms[place], graph, producers) }
     var statistics = ActivationStatistics()
-    for (node, estimate) in zip(norms, estimates) {
-      guard let estimate else { continue }
-      statistics.add(
-        estimate.tokens, width: estimate.width, of: graph[node.outputs[0]].name, examples: estimateWeight)
-    }
+    for estimate in estimates { statistics.take(estimate) }
     return statistics
   }
 
-  /// Tokens as a norm may give them, nil where its input tells nothing.
-  private static func tokens(
-    of node: Node, _ graph: Graph, _ producers: [Int?]
-  ) throws -> (tokens: [Float], width: Int)? {
+  /// What a norm's result looks like; nothing where its input tells nothing.
+  private static func estimated(_ node: Node, _ graph: Graph, _ producers: [Int?]) throws -> ActivationStatistics {
+    var statistics = ActivationStatistics()
     var materializer = Materializer(peekingFor: nil)
     guard case .layerNorm(let weight?, let bias, _) = node.op,
       let source = NormSource(graph, producers, of: node.inputs[0]),
       let moments = try source.moments(graph, &materializer)
-    else { return nil }
+    else { return statistics }
     let scale = try materializer.floats(of: graph[weight].data)
     let shift = try bias.map { try materializer.floats(of: graph[$0].data) } ?? []
     let tokens = try moments.normedTokens(
       scale: scale, shift: shift, isRectified: source.isRectified, &materializer)
-    return (tokens, scale.count)
+    statistics.add(tokens, width: scale.count, of: graph[node.outputs[0]].name, examples: estimateWeight)
+    return statistics
   }
 }
 

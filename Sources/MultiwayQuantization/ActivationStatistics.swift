@@ -43,6 +43,9 @@ public struct ActivationStatistics: Sendable {
     return joined
   }
 
+  /// Takes over what others have of values that these have not.
+  mutating func take(_ others: ActivationStatistics) { values.merge(others.values) { own, _ in own } }
+
   /// Adds tokens [tokens, width] of a value that come from so many examples. The samples are those of the last call.
   ///
   /// Examples are what counts, not tokens: those of one image look alike.
