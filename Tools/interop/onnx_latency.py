@@ -5,8 +5,8 @@
 The checkpoint is one of BEiT-3 for image classification in the layout of the released files; it is unpickled, so only one that you trust.
 All models run in one process on one thread, one after the other in each round, and the time is that of the thread's CPU: what else the
 machine does counts as little as it can. Prints a Markdown table: the median and the smallest time of each model, its signal-to-noise ratio
-against torch, and for each of ours the median of its rounds' ratios to the model of the other route. The status is 1 where that is above
-`--most` (1.0).
+against torch, and for each of ours the median of its rounds' ratios to the model of the other route. The status is 1 where that of
+fp32 or dynamic int8 is above `--most` (1.0); QDQ is shown beside them.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ def main() -> None:
     for name, seconds in measured.items():
         other = {"multiway fp32": "torch.onnx fp32", "multiway int8 dynamic": "torch.onnx + quantize_dynamic", "multiway int8 QDQ": "torch.onnx + quantize_dynamic"}.get(name)
         share = statistics.median(a / b for a, b in zip(seconds, measured[other], strict=True)) if other else None
-        failed = failed or (share is not None and share > options.most)
-        print(f"| {name} | {nodes[name]} | {decibels[name]:.1f} | {1000 * statistics.median(seconds):.0f} | {1000 * min(seconds):.0f} | {'' if share is None else f'{share:.2f} ×'} |")
+        failed = failed or (share is not None and share > options.most and name != "multiway int8 QDQ")
+        print(f"| {name} | {nodes[name]} | {decibels[name]:.1f} | {1000 * statistics.median(seconds):.2f} | {1000 * min(seconds):.2f} | {'' if share is None else f'{share:.2f} ×'} |")
     sys.exit(failed)
 
 
