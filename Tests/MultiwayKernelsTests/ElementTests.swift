@@ -28,6 +28,41 @@ import Testing
     #expect(rectified == x.map { $0 < 0 ? 0 : $0 }.bits)
   }
 
+  private func exponentialSums(_ context: RawContext, _ x: [Float], rows: Int) -> [Double] {
+    let (input, largest, sums) = (
+      GuardedBuffer(x), GuardedBuffer<Float>(count: rows), GuardedBuffer<Double>(count: rows)
+    )
+    let status = unsafe mwk_exp_sums(
+      context.pointer, rows, x.count / max(1, rows), input.pointer, largest.pointer, sums.pointer)
+    #expect(status == mwk_ok)
+    return largest.values.map(Double.init) + sums.values
+  }
+
+  /// Around the block of 1024 and at the size of a vocabulary: the same bits, and close to the exact sums.
+  @Test(arguments: [1, 15, 17, 1023, 1024, 1025, 2048, 64010]) func exponentialSumsAreClose(width: Int) {
+    var numbers = Numbers(seed: width)
+    let x = numbers.floats(3 * width, scale: 12)
+    let found = checkVariants { self.exponentialSums($0, x, rows: 3).map(\.bitPattern) }.map(Double.init(bitPattern:))
+    for row in 0..<3 {
+      let elements = x[row * width..<(row + 1) * width].map(Double.init)
+      let largest = elements.reduce(-.infinity, max)
+      #expect(found[row] == largest)
+      let sum = elements.reduce(0) { $0 + exp($1 - largest) }
+      // Each term within an ulp and a half, each fp32 sum of at most 64 + 4 additions: a few roundings gather.
+      #expect(abs(found[3 + row] - sum) < 1e-6 * sum)
+    }
+  }
+
+  @Test func exponentialSumsOfOddRows() {
+    let rows: [[Float]] = [
+      [.nan, 1, 1], [-.infinity, -.infinity, -.infinity], [.infinity, 0, 1], [-200, 0, -.infinity],
+    ]
+    let found = exponentialSums(RawContext(.best), rows.flatMap { $0 }, rows: 4)
+    #expect(found[0] == 1 && found[4].isNaN)
+    #expect(found[1] == -.infinity && found[2] == .infinity)
+    #expect(found[3] == 0 && found[7] == 1)
+  }
+
   @Test(arguments: lengths) func binaryVariantsAgree(count: Int) {
     var numbers = Numbers(seed: count)
     let a = numbers.floats(count)

@@ -17,6 +17,10 @@ typedef struct {
   void (*scale)(size_t n, float factor, const float *x, float *y);
   void (*exp)(size_t n, const float *x, float *y);
   void (*relu)(size_t n, const float *x, float *y);
+  /// The largest of n numbers, NaN left out; −∞ for none.
+  float (*largest)(size_t n, const float *x);
+  /// Σ exp(x − shift), a row sum.
+  float (*exp_sum)(size_t n, const float *x, float shift);
 } mwk_elementwise;
 
 typedef struct {

@@ -1,5 +1,6 @@
-// A task is some query rows of one head of one example. It packs the head's keys and values into panels, then, six query rows
-// at a time: scores, softmax, weighted sum of values, while the scores are in the first cache.
+// A task is some query rows of one head of one example, or of examples that share a memory. It packs the head's keys and values
+// into panels, those of a memory once for all that share it, then, six query rows at a time: scores, softmax, weighted sum of values,
+// while the scores are in the first cache.
 #include "attention.h"
 
 size_t mwk_attention_mask(const mwk_attention_plan *p, size_t example, float *mask) {
@@ -31,12 +32,18 @@ static size_t block_count(const mwk_attention_segment *segment) {
   return segment->q ? mwk_ceil_div(segment->tokens, MWK_TILE_ROWS) : 0;
 }
 
-static void attention_task(void *argument, size_t task, void *scratch) {
-  const mwk_attention_plan *p = argument;
+/// The keys, from the first, that an example shares with the one before it.
+static size_t shared_keys(const mwk_attention_plan *p, size_t example) {
+  size_t keys = 0;
+  for (size_t s = 0; s < p->job->segment_count && example % p->job->segments[s].share != 0; s++)
+    keys += p->job->segments[s].tokens;
+  return keys;
+}
+
+/// Some blocks of queries of one head of one example.
+static void attend_example(const mwk_attention_plan *p, size_t example, size_t head, mwk_range blocks, size_t first_key,
+                           void *scratch) {
   const mwk_attention_job *job = p->job;
-  size_t head = task / p->chunks % job->heads, example = task / p->chunks / job->heads;
-  size_t first_key = p->products->pack(p, example, head, scratch);
-  mwk_range blocks = mwk_chunk(task % p->chunks, p->chunk, p->all_blocks);
   size_t first_block = 0, query = 0;
   for (size_t s = 0; s < job->segment_count; s++) {
     const mwk_attention_segment *segment = &job->segments[s];
@@ -54,16 +61,28 @@ static void attention_task(void *argument, size_t task, void *scratch) {
   }
 }
 
+static void attention_task(void *argument, size_t task, void *scratch) {
+  const mwk_attention_plan *p = argument;
+  size_t head = task / p->chunks % p->job->heads;
+  mwk_range examples = mwk_chunk(task / p->chunks / p->job->heads, p->group, p->job->batch);
+  mwk_range blocks = mwk_chunk(task % p->chunks, p->chunk, p->all_blocks);
+  for (size_t example = examples.begin; example < examples.end; example++) {
+    size_t kept = example > examples.begin ? shared_keys(p, example) : 0;
+    attend_example(p, example, head, blocks, p->products->pack(p, example, head, kept, scratch), scratch);
+  }
+}
+
 mwk_status mwk_attention(const mwk_context *context, const mwk_attention_job *job) {
-  mwk_attention_plan p = {.context = context, .job = job};
+  mwk_attention_plan p = {.context = context, .job = job, .group = 1};
   p.products = job->arithmetic == mwk_attention_i8 ? &mwk_attention_i8_products : &mwk_attention_f32_products;
   for (size_t s = 0; s < job->segment_count; s++) {
     p.total += job->segments[s].tokens;
     p.all_key_panels += mwk_ceil_div(job->segments[s].tokens, MWK_PANEL);
     p.all_blocks += block_count(&job->segments[s]);
+    p.group = mwk_max(p.group, job->segments[s].share);
   }
   p.value_panels = mwk_ceil_div(job->head_size, MWK_PANEL);
-  size_t blocks = p.all_blocks, heads = job->batch * job->heads;
+  size_t blocks = p.all_blocks, heads = mwk_ceil_div(job->batch, p.group) * job->heads;
   if (blocks == 0 || heads == 0 || job->head_size == 0) return mwk_ok;
   // Packing a head costs about as much as two blocks of queries: split a head only where heads are too few.
   size_t wanted = context->threads == 1 ? 1 : mwk_ceil_div(4 * context->threads, heads);

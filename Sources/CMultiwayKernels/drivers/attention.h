@@ -10,6 +10,7 @@ typedef struct {
   const mwk_attention_products *products;
   size_t total, all_key_panels, value_panels;  // keys of all segments; panels of 64 keys, each segment's own; of 64 channels
   size_t all_blocks, chunk, chunks;
+  size_t group;  // so many examples in a row are one task: they share memories
 } mwk_attention_plan;
 
 /// At most six query rows of one head of one example.
@@ -25,8 +26,9 @@ typedef struct {
 /// How the two products of attention are computed.
 struct mwk_attention_products {
   size_t (*scratch_bytes)(const mwk_attention_plan *p);
-  /// Prepares keys and values of a head; returns the first key that is not excluded, or `total`.
-  size_t (*pack)(const mwk_attention_plan *p, size_t example, size_t head, void *scratch);
+  /// Prepares keys and values of a head; returns the first key that is not excluded, or `total`. The first `kept` keys, whole segments,
+  /// are those of the example before, for which the same scratch was prepared last.
+  size_t (*pack)(const mwk_attention_plan *p, size_t example, size_t head, size_t kept, void *scratch);
   void (*attend)(const mwk_attention_plan *p, const mwk_attention_block *block, void *scratch);
 };
 

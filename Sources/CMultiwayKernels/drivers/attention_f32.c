@@ -28,26 +28,28 @@ static workspace carve(const mwk_attention_plan *p, float *memory) {
   return w;
 }
 
-static void pack_keys(const mwk_attention_plan *p, size_t example, size_t channel, workspace w) {
+static void pack_keys(const mwk_attention_plan *p, size_t example, size_t channel, size_t kept, workspace w) {
   const mwk_attention_job *job = p->job;
   float *panel = w.keys;
-  for (size_t s = 0; s < job->segment_count; s++) {
+  size_t key = 0;
+  for (size_t s = 0; s < job->segment_count; key += job->segments[s++].tokens) {
     const mwk_attention_segment *segment = &job->segments[s];
     const float *k = segment->k + example / segment->share * segment->tokens * segment->stride + channel;
     for (size_t t = 0; t < segment->tokens; t += MWK_PANEL, panel += job->head_size * MWK_PANEL)
-      p->context->gemm_f32->pack(mwk_weight_f32, mwk_min(MWK_PANEL, segment->tokens - t), job->head_size,
-                                 k + t * segment->stride, segment->stride * sizeof *k, panel);
+      if (key >= kept)
+        p->context->gemm_f32->pack(mwk_weight_f32, mwk_min(MWK_PANEL, segment->tokens - t), job->head_size,
+                                   k + t * segment->stride, segment->stride * sizeof *k, panel);
   }
 }
 
-static void pack_values(const mwk_attention_plan *p, size_t example, size_t channel, workspace w) {
+static void pack_values(const mwk_attention_plan *p, size_t example, size_t channel, size_t kept, workspace w) {
   const mwk_attention_job *job = p->job;
   size_t key = 0;
   for (size_t s = 0; s < job->segment_count; s++) {
     const mwk_attention_segment *segment = &job->segments[s];
     const float *v = segment->v + example / segment->share * segment->tokens * segment->stride + channel;
     for (size_t t = 0; t < segment->tokens; t++, key++, v += segment->stride)
-      for (size_t c = 0; c < p->value_panels; c++) {
+      for (size_t c = 0; key >= kept && c < p->value_panels; c++) {
         float *row = w.values + (c * p->total + key) * MWK_PANEL;
         size_t count = mwk_min(MWK_PANEL, job->head_size - c * MWK_PANEL);
         memcpy(row, v + c * MWK_PANEL, count * sizeof *row);
@@ -69,11 +71,11 @@ static void clear_excluded(const mwk_attention_plan *p, size_t example, workspac
   }
 }
 
-static size_t pack(const mwk_attention_plan *p, size_t example, size_t head, void *scratch) {
+static size_t pack(const mwk_attention_plan *p, size_t example, size_t head, size_t kept, void *scratch) {
   workspace w = carve(p, scratch);
   size_t channel = head * p->job->head_size;
-  pack_keys(p, example, channel, w);
-  pack_values(p, example, channel, w);
+  pack_keys(p, example, channel, kept, w);
+  pack_values(p, example, channel, kept, w);
   if (!p->job->key_padding) return 0;
   clear_excluded(p, example, w);
   return mwk_attention_mask(p, example, w.mask);

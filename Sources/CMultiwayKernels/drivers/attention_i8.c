@@ -54,7 +54,7 @@ static void fetch(const mwk_attention_plan *p, const float *row) {
 /// Rows that are on their way while one is quantized.
 #define ROWS_AHEAD ((size_t)16)
 
-static void pack_keys(const mwk_attention_plan *p, size_t example, size_t channel, const workspace *w) {
+static void pack_keys(const mwk_attention_plan *p, size_t example, size_t channel, size_t kept, const workspace *w) {
   const mwk_attention_job *job = p->job;
   size_t panel = 0, key = 0;
   for (size_t s = 0; s < job->segment_count; s++) {
@@ -62,6 +62,10 @@ static void pack_keys(const mwk_attention_plan *p, size_t example, size_t channe
     const float *k = segment->k + example / segment->share * segment->tokens * segment->stride + channel;
     for (size_t t = 0; t < segment->tokens; t += MWK_PANEL, panel++) {
       size_t count = mwk_min(MWK_PANEL, segment->tokens - t);
+      if (key < kept) {
+        key += count;
+        continue;
+      }
       for (size_t next = t + count; next < mwk_min(t + count + MWK_PANEL, segment->tokens); next++)
         fetch(p, k + next * segment->stride);
       float *scale = w->key_scale + panel * MWK_PANEL;
@@ -75,8 +79,8 @@ static void pack_keys(const mwk_attention_plan *p, size_t example, size_t channe
   }
 }
 
-/// Values of all segments, four keys at a time: a quad may begin in one segment and end in the next.
-static void pack_values(const mwk_attention_plan *p, size_t example, size_t channel, const workspace *w) {
+/// Values of all segments, four keys at a time: a quad may begin in one segment and end in the next. Quads of kept keys alone stay.
+static void pack_values(const mwk_attention_plan *p, size_t example, size_t channel, size_t kept, const workspace *w) {
   const mwk_attention_job *job = p->job;
   const float *rows[4];
   size_t key = 0, filled = 0, panel_bytes = key_quads(p) * MWK_PANEL * 4;
@@ -84,6 +88,7 @@ static void pack_values(const mwk_attention_plan *p, size_t example, size_t chan
     const mwk_attention_segment *segment = &job->segments[s];
     const float *v = segment->v + example / segment->share * segment->tokens * segment->stride + channel;
     for (size_t t = 0; t < segment->tokens; t++, v += segment->stride) {
+      if (key + t < kept / 4 * 4) continue;
       if (t + ROWS_AHEAD < segment->tokens) fetch(p, v + ROWS_AHEAD * segment->stride);
       rows[filled++] = mwk_is_excluded(p, example, key + t) ? NULL : v;
       bool last = key + t + 1 == p->total;
@@ -97,12 +102,12 @@ static void pack_values(const mwk_attention_plan *p, size_t example, size_t chan
   }
 }
 
-static size_t pack(const mwk_attention_plan *p, size_t example, size_t head, void *scratch) {
+static size_t pack(const mwk_attention_plan *p, size_t example, size_t head, size_t kept, void *scratch) {
   workspace w;
   carve(p, scratch, &w);
   size_t channel = head * p->job->head_size;
-  pack_keys(p, example, channel, &w);
-  pack_values(p, example, channel, &w);
+  pack_keys(p, example, channel, kept, &w);
+  pack_values(p, example, channel, kept, &w);
   return p->job->key_padding ? mwk_attention_mask(p, example, w.mask) : 0;
 }
 

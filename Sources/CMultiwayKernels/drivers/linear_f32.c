@@ -7,13 +7,15 @@
 
 /// Inputs decoded at a time, at most: 128 KiB of panel.
 #define BLOCK_INPUTS ((size_t)512)
+/// Inputs decoded between two requests for weights.
+#define SLICE_INPUTS ((size_t)32)
 /// Rows a task at most: 96 KiB of sums.
 #define RUN_ROWS ((size_t)384)
 
 typedef struct {
   const mwk_gemm_f32 *kernels;
   const mwk_linear_f32_job *job;
-  size_t run, panels, block, weight_bytes, row_bytes, threads, tasks;
+  size_t run, panels, block, weight_bytes, row_bytes, tasks;
 } tiling;
 
 /// The weights of a block of a task.
@@ -26,10 +28,10 @@ static mwk_ahead weights_at(const tiling *t, size_t task, size_t k) {
                      .stride = t->row_bytes};
 }
 
-/// What this thread decodes after a block of a task: the next block, or, as threads take turns, that of a task further on.
+/// What this thread decodes after a block of a task: the next block, or that of the task that follows: a thread takes tasks in order.
 static mwk_ahead weights_after(const tiling *t, size_t task, size_t k) {
   if (k + t->block < t->job->inputs) return weights_at(t, task, k + t->block);
-  return task + t->threads < t->tasks ? weights_at(t, task + t->threads, 0) : (mwk_ahead){.rows = 0};
+  return task + 1 < t->tasks ? weights_at(t, task + 1, 0) : (mwk_ahead){.rows = 0};
 }
 
 static void linear_task(void *argument, size_t task, void *scratch) {
@@ -43,8 +45,13 @@ static void linear_task(void *argument, size_t task, void *scratch) {
   do {
     size_t inputs = mwk_min(t->block, job->inputs - k);
     mwk_ahead now = weights_at(t, task, k), next = weights_after(t, task, k);
-    size_t lines = mwk_ahead_lines(&next, tiles);
-    t->kernels->pack(job->weight_type, outputs, inputs, now.at, t->row_bytes, panel);
+    // Where rows are few, decoding is most of the work, so it asks for its part.
+    size_t lines = mwk_ahead_lines(&next, tiles + mwk_ceil_div(inputs, SLICE_INPUTS));
+    for (size_t i = 0; i < inputs; i += SLICE_INPUTS) {
+      t->kernels->pack(job->weight_type, outputs, mwk_min(SLICE_INPUTS, inputs - i), now.at + i * t->weight_bytes,
+                       t->row_bytes, panel + i * MWK_PANEL);
+      mwk_fetch(&next, lines);
+    }
     for (size_t r = rows.begin; r < rows.end; r += MWK_TILE_ROWS) {
       size_t count = mwk_min(MWK_TILE_ROWS, rows.end - r), corner = r * job->y_stride + output;
       float *sums = acc + (r - rows.begin) * MWK_PANEL;
@@ -67,7 +74,7 @@ static void linear_task(void *argument, size_t task, void *scratch) {
 }
 
 mwk_status mwk_linear_f32(const mwk_context *context, const mwk_linear_f32_job *job) {
-  tiling t = {.kernels = context->gemm_f32, .job = job, .threads = context->threads};
+  tiling t = {.kernels = context->gemm_f32, .job = job};
   t.weight_bytes = job->weight_type == mwk_weight_f32 ? 4 : 2;
   t.row_bytes = job->inputs * t.weight_bytes;
   t.panels = mwk_ceil_div(job->outputs, MWK_PANEL);

@@ -41,6 +41,22 @@ static void scale_row(size_t n, float factor, const float *x, float *y) {
   if (i < n) v_storen(y + i, v_mul(v_loadn(x + i, n - i, 0.0f), v_set(factor)), n - i);
 }
 
+static float largest_of(size_t n, const float *x) {
+  v16 top = v_set(-INFINITY);
+  size_t i = 0;
+  for (; i + MWK_LANES <= n; i += MWK_LANES) top = v_max(v_load(x + i), top);
+  if (i < n) top = v_max(v_loadn(x + i, n - i, -INFINITY), top);
+  return v_hmax(top);
+}
+
+static float exp_sum(size_t n, const float *x, float shift) {
+  v16 sum = v_set(0.0f), s = v_set(shift);
+  size_t i = 0;
+  for (; i + MWK_LANES <= n; i += MWK_LANES) sum = v_add(sum, v_exp(v_sub(v_load(x + i), s)));
+  if (i < n) sum = v_add(sum, v_exp(v_sub(v_loadn(x + i, n - i, -INFINITY), s)));
+  return v_sum(sum);
+}
+
 const mwk_elementwise MWK_JOIN(mwk_elementwise, MWK_ISA_SUFFIX);
 const mwk_elementwise MWK_JOIN(mwk_elementwise, MWK_ISA_SUFFIX) = {
     .gelu = gelu_row,
@@ -50,4 +66,6 @@ const mwk_elementwise MWK_JOIN(mwk_elementwise, MWK_ISA_SUFFIX) = {
     .scale = scale_row,
     .exp = exp_row,
     .relu = relu_row,
+    .largest = largest_of,
+    .exp_sum = exp_sum,
 };

@@ -174,6 +174,8 @@ mwk_status mwk_tanh_f32(const mwk_context *context, size_t count, const float *x
 /// 0 where x < 0.
 mwk_status mwk_relu_f32(const mwk_context *context, size_t count, const float *x, float *y);
 mwk_status mwk_exp_f32(const mwk_context *context, size_t count, const float *x, float *y);
+/// The largest element of each row, NaN left out, and Σ exp(x − largest): 1024 at a time as a row sum in fp32, these in order in double.
+mwk_status mwk_exp_sums(const mwk_context *context, size_t rows, size_t width, const float *x, float *largest, double *sum);
 mwk_status mwk_add_f32(const mwk_context *context, size_t count, const float *a, const float *b, float *y);
 mwk_status mwk_scale_f32(const mwk_context *context, size_t count, float factor, const float *x, float *y);
 /// Row i of y = row i of x + (or ·) row i mod table_rows of the table.

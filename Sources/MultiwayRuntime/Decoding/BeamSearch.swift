@@ -1,4 +1,5 @@
 public import MultiwayCore
+import MultiwayKernels
 
 /// How captions are searched for. The defaults are the original's.
 public struct BeamSearchOptions: Sendable {
@@ -58,6 +59,7 @@ struct BeamSearch {
   private let options: BeamSearchOptions
   private let images: Int
   private let vocabulary: Int
+  private let kernels: KernelContext
   private var sums: [Float]
   private var texts: [[Int]]
   private var best: [Caption?]
@@ -70,7 +72,8 @@ struct BeamSearch {
   /// The sum that keeps all beams but the first out of the first step, where all are the same.
   private static let excluded: Float = -1e9
 
-  init(images: Int, vocabulary: Int, options: BeamSearchOptions) {
+  init(images: Int, vocabulary: Int, options: BeamSearchOptions, kernels: KernelContext) {
+    self.kernels = kernels
     self.images = images
     self.vocabulary = vocabulary
     self.options = options
@@ -86,8 +89,9 @@ struct BeamSearch {
     let isLast = length + 1 >= options.maximumLength
     var next = Continuation(words: [], parents: [])
     var nextSums: [Float] = []
+    let normalizers = LogSoftmax.normalizers(logits, width: vocabulary, kernels)
     for image in 0..<images {
-      let kept = isDone[image] ? [] : advance(image, candidates(image, logits), isLast: isLast)
+      let kept = isDone[image] ? [] : advance(image, candidates(image, logits, normalizers), isLast: isLast)
       for beam in 0..<options.beams {
         // A done image's beams go on with anything: nothing looks at them.
         let place = image * options.beams
@@ -127,17 +131,24 @@ struct BeamSearch {
   }
 
   /// The best continuations of an image's beams, best first.
-  private func candidates(_ image: Int, _ logits: [Float]) -> [Candidate] {
+  private func candidates(_ image: Int, _ logits: [Float], _ normalizers: [Double]) -> [Candidate] {
     let wanted = BeamSearch.candidatesPerBeam * options.beams
     var best: [Candidate] = []
     for beam in 0..<options.beams {
       let row = (image * options.beams + beam) * vocabulary
       let sum = sums[image * options.beams + beam]
-      let normalizer = LogSoftmax.normalizer(logits[row..<row + vocabulary])
+      let normalizer = normalizers[image * options.beams + beam]
+      // A smaller logit never has a larger score: what is not above one that was too small is too small itself.
+      var tooSmall = -Float.infinity
       for word in 0..<vocabulary {
-        let score = Float(Double(logits[row + word]) - normalizer) + sum
+        let logit = logits[row + word]
+        if logit <= tooSmall, best.count == wanted { continue }
+        let score = Float(Double(logit) - normalizer) + sum
         // Beams and tokens come in order, so among equal scores the first stays first.
-        if best.count == wanted, score <= best[wanted - 1].score { continue }
+        if best.count == wanted, score <= best[wanted - 1].score {
+          tooSmall = logit
+          continue
+        }
         let place = best.firstIndex { score > $0.score } ?? best.count
         best.insert(Candidate(score: score, beam: beam, word: word), at: place)
         if best.count > wanted { best.removeLast() }

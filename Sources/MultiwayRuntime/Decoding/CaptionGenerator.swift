@@ -1,5 +1,6 @@
 public import MultiwayCore
 public import MultiwayGraph
+import MultiwayKernels
 
 /// Whatever runs the two graphs of a `CaptionDecoding`.
 public protocol DecodingEngine {
@@ -73,7 +74,8 @@ public struct CaptionGenerator: Sendable {
   /// Writes a caption for each image [N, C, H, W].
   public func generate<Engine: DecodingEngine>(_ image: TensorValue, with engine: inout Engine) throws -> Captions {
     let (images, beams) = (image.shape.dimensions.first ?? 0, options.beams)
-    var search = BeamSearch(images: images, vocabulary: decoding.vocabulary, options: options)
+    var search = BeamSearch(
+      images: images, vocabulary: decoding.vocabulary, options: options, kernels: try KernelContext())
     let ids = (0..<images).flatMap { _ in [options.beginToken, options.maskToken] }
     var outputs = Outputs(try engine.open(["image": image, "text": TensorValue([images, 2], integers: ids)]))
     var inputs: [String: TensorValue] = [:]

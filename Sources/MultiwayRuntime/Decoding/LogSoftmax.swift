@@ -1,13 +1,14 @@
-/// Logarithms of probabilities, the same bits on every machine: in double precision with + − × ÷ alone, as a C library's functions
-/// differ in the last bit.
+import MultiwayKernels
+
+/// Logarithms of probabilities, the same bits on every machine: the exponentials of a row by the kernels, the rest in double precision with
+/// + − × ÷ alone, as a C library's functions differ in the last bit.
 enum LogSoftmax {
-  /// What is subtracted from a logit to make it the logarithm of its probability: the logarithm of the sum of all exponentials.
-  static func normalizer(_ logits: ArraySlice<Float>) -> Double {
-    let largest = Double(logits.max() ?? 0)
-    guard largest.isFinite else { return largest }
-    var sum = 0.0
-    for logit in logits { sum += exponential(Double(logit) - largest) }
-    return largest + logarithm(sum)
+  /// What is subtracted from the logits of each row [rows, width] to make them the logarithms of their probabilities: the logarithm of the
+  /// sum of all exponentials.
+  static func normalizers(_ logits: [Float], width: Int, _ kernels: KernelContext) -> [Double] {
+    kernels.exponentialSums(logits, width: width).map { largest, sum in
+      largest.isFinite ? Double(largest) + logarithm(sum) : Double(largest)
+    }
   }
 
   /// eˣ for x ≤ 0, NaN for NaN; 0 below −100, which adds nothing to a sum that holds a 1.
