@@ -184,6 +184,6 @@ double mwk_peak_bf16(mwk_isa isa, size_t iterations, float *sink) {
 #if defined(__x86_64__)
   if (isa == mwk_isa_avx512 && mwk_supports_bf16(isa)) return peak_bf16_avx512(iterations, sink);
 #endif
-  (void)iterations, (void)sink;
+  (void)isa, (void)iterations, (void)sink;
   return 0;
 }
