@@ -2,6 +2,17 @@ import MultiwayCore
 import Testing
 
 @Suite struct StoredTensorTests {
+  /// The same sizes are a shape in every order or in none: readers permute and cut them.
+  @Test func shapesInEveryOrder() {
+    let large = 1 << 40
+    for sizes in [[large, large, 0], [large, 0, large], [0, large, large], [0, 1 << 62, 2]] {
+      #expect(Shape(checking: sizes) == nil)
+    }
+    #expect(Shape(checking: [0, large, 1 << 20])?.elementCount == 0)
+    #expect(Shape(checking: [1 << 62, 0, 1])?.elementCount == 0)
+    #expect(Shape(checking: [2, -1, 0]) == nil)
+  }
+
   private let storage = MemoryStorage(TensorBytes(copying: (0..<24).map { Float($0) }))
 
   private func view(_ shape: [Int], _ strides: [Int], offset: Int = 0) -> StoredTensor {

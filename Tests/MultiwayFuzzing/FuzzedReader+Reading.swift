@@ -110,10 +110,8 @@ extension FuzzedReader {
       let metadata = JSONValue.object(["config": .string(text)]).text()
       header = Array("{\"__metadata__\":\(metadata),".utf8) + header.dropFirst()
     }
-    let checkpoint = try SafetensorsReader.read(PaddedHeader.source(header))
-    let restored = try CheckpointFormats.read(PaddedHeader.source(header))
-    precondition(restored.stateDicts.count == checkpoint.stateDicts.count)
-    let model = try Architectures.load(try restored.stateDict(), of: restored)
+    let checkpoint = try CheckpointFormats.read(PaddedHeader.source(header))
+    let model = try Architectures.load(try checkpoint.stateDict(), of: checkpoint)
     try model.graph.verify()
   }
 
