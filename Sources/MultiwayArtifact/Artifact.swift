@@ -2,7 +2,7 @@ public import MultiwayCore
 public import MultiwayGGUF
 public import MultiwayGraph
 
-/// A model as multiway ships it: a GGUF file that holds its own graph.
+/// A model as multiway ships it: a GGUF file that holds its own graph, or another file of ours that does.
 public struct Artifact: Sendable {
   /// What every tensor's position in the file is a multiple of.
   public static let alignment = 64
@@ -17,17 +17,46 @@ public struct Artifact: Sendable {
   public let metadata: ArtifactMetadata
   /// The file.
   public var file: InputFile
-  /// The path as it was given.
-  public var path: String { file.path }
+  /// The files beside it that hold its tensors: those of an ONNX model.
+  public var dataFiles: [InputFile]
   /// What the file is packed with: `zstd`, nil for nothing.
   public let packing: String?
-  /// The size of the file on the disk in bytes.
-  public var byteCount: Int { file.byteCount }
-  /// Device and inode, by which an output is kept from replacing its own input.
-  public var identity: FileIdentity { file.identity }
+  /// The name of a foreign format that holds the graph, nil for GGUF.
+  private let foreignFormat: String?
 
   /// The name of the format, for people.
-  public var format: String { (packing.map { $0 + " of " } ?? "") + "multiway artifact (GGUF)" }
+  public var format: String { (packing.map { $0 + " of " } ?? "") + (foreignFormat ?? "multiway artifact (GGUF)") }
+  /// True for a file that a certificate can be written into.
+  public var holdsCertificates: Bool { foreignFormat == nil }
+
+  /// Makes a model of a file of another format that holds its graph.
+  public init(
+    graph: Graph, metadata: ArtifactMetadata, file: InputFile, dataFiles: [InputFile], packing: String?, format: String
+  ) {
+    self.init(
+      graph: graph, metadata: metadata, file: file, dataFiles: dataFiles, packing: packing, foreignFormat: format)
+  }
+
+  private init(
+    graph: Graph, metadata: ArtifactMetadata, file: InputFile, dataFiles: [InputFile] = [], packing: String?,
+    foreignFormat: String? = nil
+  ) {
+    self.graph = graph
+    self.metadata = metadata
+    self.file = file
+    self.dataFiles = dataFiles
+    self.packing = packing
+    self.foreignFormat = foreignFormat
+  }
+
+  /// The path as it was given.
+  public var path: String { file.path }
+  /// The size of all files on the disk in bytes.
+  public var byteCount: Int { files.reduce(0) { $0 &+ $1.byteCount } }
+  /// All files that it is made of.
+  public var files: [InputFile] { [file] + dataFiles }
+  /// Device and inode, by which an output is kept from replacing its own input.
+  public var identity: FileIdentity { file.identity }
 
   /// True for a GGUF file that is an artifact and not some other model.
   public static func recognizes(_ container: GGUFContainer) -> Bool { container[ArtifactKey.graph] != nil }

@@ -28,9 +28,9 @@ public struct StateDict: Sendable {
 /// What a checkpoint holds, in one file or several. Opening one reads headers only; tensors are read when their bytes are asked for.
 public struct Checkpoint: Sendable {
   /// The name of the format of the file or of each shard, without what it is packed with: `safetensors`.
-  let container: String
+  public let container: String
   /// What the files are packed with: `zstd`, nil for nothing.
-  let packing: String?
+  public let packing: String?
   /// The number of shards, nil for a single file.
   let shardCount: Int?
   /// The path as it was given.
@@ -41,6 +41,8 @@ public struct Checkpoint: Sendable {
   public var files: [InputFile]
   /// Every dictionary of tensors that was found, the default one first, averaged (EMA) copies last.
   public let stateDicts: [StateDict]
+  /// The tensors as the file holds them and names them, which digests are of, where the reader shows others in their place; else nil.
+  public internal(set) var filedTensors: [StoredTensor]?
   /// Plain data beside the tensors: safetensors metadata, a pickle's `epoch` and `args`, GGUF's scalar keys; `config` and
   /// `preprocessor_config` hold the JSON files of those names that lie beside a Hugging Face model.
   public internal(set) var metadata: JSONObject
@@ -80,6 +82,9 @@ public struct Checkpoint: Sendable {
     self.opaqueRecords = opaqueRecords
     self.notes = notes
   }
+
+  /// Adds something that a reader should know.
+  public mutating func add(note: String) { notes.append(note) }
 
   /// Which files it is made of, by which an output is kept from replacing one of them.
   public var identities: [FileIdentity] { files.map(\.identity) }

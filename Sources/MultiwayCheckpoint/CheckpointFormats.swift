@@ -9,6 +9,8 @@ public enum CheckpointFormats {
     NPYReader.self,
     PyTorchZipReader.self,
     LegacyReader.self,
+    // Before safetensors: the length of a header ends in zeros, which no field of a model starts with.
+    ONNXReader.self,
     // Before bare pickles: the length of a safetensors header may begin as a pickle does.
     SafetensorsReader.self,
     BarePickleReader.self,

@@ -22,6 +22,19 @@ public struct Calibration: Sendable {
     self.description = description
   }
 
+  /// Runs a model and gathers how large the elements of values are.
+  func ranges(of graph: Graph, _ names: Set<String>) throws -> ActivationRanges {
+    var reached = graph
+    reached.removeDeadCode()
+    let session = try Session(reached, releasesWeights: true)
+    let batches = ExampleBatches(inputs, for: reached)
+    var ranges = ActivationRanges()
+    for range in batches.ranges(of: 8) where range.lowerBound < Self.maximumExamples {
+      try session.run(batches.part(range), observing: names) { name, value in ranges.add(value.floats, of: name) }
+    }
+    return ranges
+  }
+
   /// Runs a model and gathers what its LayerNorms' results look like, starting from what the weights alone tell. No more than a layer's weights are in memory at a time.
   public func statistics(of graph: Graph) throws -> ActivationStatistics {
     var reached = graph

@@ -9,9 +9,10 @@ extension Conversions {
     _ file: ModelFile, options: InputOptions, layout: String?, dtype: DType?, to path: String, overwrite: Bool,
     progress: Progress?
   ) throws -> ConversionReport {
-    guard try OutputKind(path: path) == .safetensors else {
+    guard try OutputKind(path: path).holdsStateDict else {
       throw ConversionError(
-        .usage, "a key layout is a matter of state dicts", expected: "an output that ends in .safetensors", file: path)
+        .usage, "a key layout is a matter of state dicts",
+        expected: "an output that ends in .safetensors or .pth", file: path)
     }
     let input = try LoadedModel(file, options: options)
     guard let model = input.model else {
@@ -21,16 +22,16 @@ extension Conversions {
         file: file.path)
     }
     let rendered = try model.rendered(layout: layout ?? model.layout, file: file.path)
-    var tensors = rendered.tensors.map { StoredTensor(name: $0.key, computedFrom: $0.data) }
-    if let dtype { tensors = tensors.map { $0.cast(to: dtype) } }
+    let tensors = rendered.tensors.map { StoredTensor(name: $0.key, computedFrom: $0.data) }.cast(to: dtype)
     let provenance = file.provenance(
       verb: "convert",
       ["layout": layout, "image_size": options.imageSize.map { String($0) }, "dtype": dtype?.shortName])
-    try SafetensorsWriter.write(
-      tensors, metadata: file.carriedMetadata.merging(input.recordedSizes) { $1 }, provenance: provenance, to: path,
-      overwrite: overwrite, inputs: file.identities, progress: progress)
+    let output = StateDictOutput(
+      path: path, overwrite: overwrite, progress: progress,
+      nesting: StateDictOutput.nesting(of: file.stateDictName(options.stateDict), layout: layout))
+    let byteCount = try output.write(tensors, of: file, metadata: input.recordedSizes, provenance: provenance)
     return ConversionReport(
-      output: path, inputBytes: file.byteCount, outputBytes: try MappedFile(path: path).byteCount,
+      output: path, inputBytes: file.byteCount, outputBytes: byteCount,
       parametersBefore: input.parameterCount, parametersAfter: tensors.reduce(0) { $0 + $1.shape.elementCount },
       notes: input.assumptions + input.notes + rendered.notes)
   }

@@ -57,28 +57,39 @@ public enum Conversions {
 
   /// `convert`: writes the same model in another container or dtype.
   ///
-  /// To safetensors every tensor of the state dict goes, whatever it is for. To GGUF goes a runnable artifact where the
+  /// To safetensors and PyTorch files every tensor of the state dict goes, whatever it is for. To GGUF goes a runnable artifact where the
   /// architecture is known and the plain tensors where it is not. To ONNX goes the graph.
   /// - Parameters:
   ///   - layout: the key layout of a state dict: `unilm`, `timm` or `huggingface`; nil keeps the file's own keys. With a layout, or where
   ///     the options ask for another image size, the parameters of the known architecture are written.
-  ///   - opset: the operators of an ONNX model; nil for `ONNXOpset.standard`.
+  ///   - onnx: what is asked of an ONNX model.
+  ///   - shardSize: how many bytes of tensors a file of a folder may have; nil for one file.
   public static func convert(
-    _ file: ModelFile, options: InputOptions, layout: String? = nil, dtype: DType?, opset: Int? = nil, to path: String,
-    overwrite: Bool, progress: Progress? = nil
+    _ file: ModelFile, options: InputOptions, layout: String? = nil, dtype: DType?, onnx: ONNXOptions = ONNXOptions(),
+    shardSize: Int? = nil, to path: String, overwrite: Bool, progress: Progress? = nil
   ) throws -> ConversionReport {
-    if opset != nil, try OutputKind(path: path) != .onnx {
+    if shardSize != nil, try OutputKind(path: path) != .folder {
       throw ConversionError(
-        .usage, "an opset is a matter of ONNX models", expected: "an output that ends in .onnx", file: path)
+        .usage, "shards and their index lie in a folder", expected: "an output that ends in /", file: path)
     }
-    if layout != nil || options.imageSize != nil, try OutputKind(path: path) == .safetensors || layout != nil {
+    if !onnx.isEmpty, try OutputKind(path: path) != .onnx {
+      throw ConversionError(
+        .usage, "opset, int8 form and calibration are matters of ONNX models", expected: "an output that ends in .onnx",
+        file: path)
+    }
+    if try OutputKind(path: path) == .folder {
+      return try convertToFolder(
+        file, options: options, layout: layout, dtype: dtype, shardSize: shardSize, to: path, overwrite: overwrite,
+        progress: progress)
+    }
+    if layout != nil || options.imageSize != nil, try OutputKind(path: path).holdsStateDict || layout != nil {
       return try convertLayout(
         file, options: options, layout: layout, dtype: dtype, to: path, overwrite: overwrite, progress: progress)
     }
     switch (file, try OutputKind(path: path)) {
     case (_, .onnx):
       return try convertToONNX(
-        try LoadedModel(file, options: options), dtype: dtype, opset: opset, to: path, overwrite: overwrite,
+        try LoadedModel(file, options: options), dtype: dtype, options: onnx, to: path, overwrite: overwrite,
         progress: progress)
     case (.artifact, .gguf):
       return try convertGraph(try LoadedModel(file), dtype: dtype, to: path, overwrite: overwrite, progress: progress)
@@ -86,18 +97,17 @@ public enum Conversions {
       let stateDict = try checkpoint.stateDict(named: options.stateDict)
       guard Architectures.recognize(stateDict.tensors) != nil else {
         return try convertTensors(
-          stateDict.tensors, of: file, dtype: dtype, to: path, kind: .gguf, overwrite: overwrite, progress: progress)
+          stateDict, of: file, dtype: dtype, to: path, overwrite: overwrite, progress: progress)
       }
       let model = try LoadedModel(file, options: options)
       return try convertGraph(model, dtype: dtype, to: path, overwrite: overwrite, progress: progress)
-    case (.checkpoint(let checkpoint), .safetensors):
+    case (.checkpoint(let checkpoint), _):
       let stateDict = try checkpoint.stateDict(named: options.stateDict)
       return try convertTensors(
-        stateDict.tensors, of: file, dtype: dtype, to: path, kind: .safetensors, overwrite: overwrite,
-        progress: progress)
-    case (.artifact(let artifact), .safetensors):
+        stateDict, of: file, dtype: dtype, to: path, overwrite: overwrite, progress: progress)
+    case (.artifact(let artifact), _):
       return try convertTensors(
-        artifact.storedTensors, of: file, dtype: dtype, to: path, kind: .safetensors, overwrite: overwrite,
+        StateDict(name: "", tensors: artifact.storedTensors), of: file, dtype: dtype, to: path, overwrite: overwrite,
         progress: progress)
     }
   }
@@ -114,19 +124,16 @@ public enum Conversions {
     switch try OutputKind(path: path) {
     case .gguf:
       report = try write(graph, of: input, recipe: try input.recipe, to: path, overwrite: overwrite, progress: progress)
-    case .safetensors:
+    case .safetensors, .pth, .folder:
       report = try writeKept(kept, of: input, to: path, overwrite: overwrite, progress: progress)
     case .onnx:
-      report = try writeONNX(graph, of: input, opset: .standard, to: path, overwrite: overwrite, progress: progress)
+      report = try writeONNX(
+        graph, of: input, ONNXForm(opset: .standard, recipe: try input.recipe), to: path, overwrite: overwrite,
+        progress: progress)
     }
     report.passes = passes
     return report
   }
-}
-
-/// The containers that hold tensors without a graph.
-private enum TensorContainer {
-  case gguf, safetensors
 }
 
 extension Conversions {
@@ -175,23 +182,16 @@ extension Conversions {
   }
 
   private static func convertTensors(
-    _ tensors: [StoredTensor], of file: ModelFile, dtype: DType?, to path: String, kind: TensorContainer,
-    overwrite: Bool, progress: Progress?
+    _ stateDict: StateDict, of file: ModelFile, dtype: DType?, to path: String, overwrite: Bool, progress: Progress?
   ) throws -> ConversionReport {
-    let written = dtype.map { dtype in tensors.map { $0.cast(to: dtype) } } ?? tensors
-    let provenance = file.provenance(verb: "convert", ["dtype": dtype?.shortName])
-    switch kind {
-    case .safetensors:
-      try SafetensorsWriter.write(
-        written, metadata: file.carriedMetadata, provenance: provenance, to: path, overwrite: overwrite,
-        inputs: file.identities, progress: progress)
-    case .gguf:
-      try GGUFPlainWriter.write(
-        written, provenance: provenance, to: path, overwrite: overwrite, inputs: file.identities, progress: progress)
-    }
+    let tensors = stateDict.tensors
+    let output = StateDictOutput(path: path, overwrite: overwrite, progress: progress, nesting: stateDict.name)
+    let byteCount = try output.write(
+      tensors.cast(to: dtype), of: file,
+      provenance: file.provenance(verb: "convert", ["dtype": dtype?.shortName]))
     let count = tensors.reduce(0) { $0 + $1.shape.elementCount }
     return ConversionReport(
-      output: path, inputBytes: file.byteCount, outputBytes: try MappedFile(path: path).byteCount,
+      output: path, inputBytes: file.byteCount, outputBytes: byteCount,
       parametersBefore: count, parametersAfter: count, notes: file.notes)
   }
 
@@ -220,13 +220,17 @@ extension Conversions {
         expected: "an output that ends in .gguf", file: path)
     }
     let parameters = model.parameters.stored.filter { $0.modality != .text }
-    try SafetensorsWriter.write(
-      parameters.map(\.tensor), metadata: input.file.carriedMetadata,
-      provenance: input.file.provenance(verb: "prune", ["keep": kept.rawValue]), to: path, overwrite: overwrite,
-      inputs: input.file.identities, progress: progress)
+    let provenance = input.file.provenance(verb: "prune", ["keep": kept.rawValue])
+    let output = StateDictOutput(
+      path: path, overwrite: overwrite, progress: progress, nesting: input.file.stateDictName(input.stateDict))
+    let byteCount =
+      try OutputKind(path: path) == .folder
+      ? FolderOutput(path: path, overwrite: overwrite, progress: progress).write(
+        parameters.map(\.tensor), of: input.file, model: input, layout: nil, provenance: provenance
+      ).byteCount
+      : output.write(parameters.map(\.tensor), of: input.file, provenance: provenance)
     return ConversionReport(
-      output: path, inputBytes: input.file.byteCount, outputBytes: try MappedFile(path: path).byteCount,
-      parametersBefore: input.parameterCount,
+      output: path, inputBytes: input.file.byteCount, outputBytes: byteCount, parametersBefore: input.parameterCount,
       parametersAfter: parameters.reduce(0) { $0 + $1.tensor.shape.elementCount }, notes: input.assumptions)
   }
 }
@@ -238,9 +242,9 @@ extension ModelFile {
     return []
   }
 
-  /// The plain facts of a checkpoint that go with its tensors into safetensors metadata, which holds strings only.
+  /// The plain facts of a checkpoint that go with its tensors into another file's metadata, as strings.
   var carriedMetadata: [String: String] {
-    var metadata = ["format": "pt"]
+    var metadata: [String: String] = [:]
     guard case .checkpoint(let checkpoint) = self else { return metadata }
     for (key, value) in checkpoint.metadata.members where !ModelFile.isOwn(key) {
       metadata[key] = value.string ?? value.text()

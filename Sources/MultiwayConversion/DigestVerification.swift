@@ -14,7 +14,7 @@ public enum DigestVerification {
     public var algorithm: String
   }
 
-  /// Verifies a safetensors file, an artifact or another GGUF file that multiway wrote.
+  /// Verifies a safetensors or PyTorch file, an ONNX model, an artifact or another GGUF file that multiway wrote.
   ///
   /// The error names the first tensor whose bytes are not those that were written, in the file's order.
   public static func verify(_ path: String, progress: Progress? = nil) throws -> Report {
@@ -56,7 +56,7 @@ public enum DigestVerification {
 
   private static func pieces(_ checkpoint: Checkpoint) throws -> [Piece] {
     guard let digests = try checkpoint.recordedDigests() else { throw nothing(checkpoint.path) }
-    let tensors = try checkpoint.stateDict().tensors
+    let tensors = try checkpoint.filedTensors ?? checkpoint.stateDict().tensors
     let names = Set(tensors.map(\.name))
     let unnamed = tensors.map(\.name).filter { digests[$0] == nil }
     let absent = digests.keys.filter { !names.contains($0) }.sorted()
@@ -74,6 +74,6 @@ public enum DigestVerification {
   private static func nothing(_ path: String) -> ConversionError {
     ConversionError(
       .unsupportedInput, "the file records no digests of its tensors",
-      expected: "a safetensors or GGUF file that multiway wrote by convert, quantize or prune", file: path)
+      expected: "a safetensors, PyTorch, GGUF or ONNX file that multiway wrote by convert, quantize or prune", file: path)
   }
 }

@@ -14,6 +14,8 @@ public struct LoadedModel: Sendable {
   public let model: Model?
   /// The graph.
   public var graph: Graph
+  /// Which state dict of the file it is, as the user asked for it; nil for the default one.
+  let stateDict: String?
 
   /// Opens a file and finds its model.
   public init(path: String, options: InputOptions = InputOptions()) throws {
@@ -23,6 +25,7 @@ public struct LoadedModel: Sendable {
   /// Finds the model of a file.
   public init(_ file: ModelFile, options: InputOptions = InputOptions()) throws {
     self.file = file
+    stateDict = options.stateDict
     switch file {
     case .artifact(let artifact):
       model = nil

@@ -13,6 +13,9 @@ extension ModelFile {
       return .checkpoint(checkpoint)
     case .artifact(var artifact):
       artifact.file.sha256 = try SHA256.digest(of: artifact.file)
+      for place in artifact.dataFiles.indices {
+        artifact.dataFiles[place].sha256 = try SHA256.digest(of: artifact.dataFiles[place])
+      }
       return .artifact(artifact)
     }
   }
@@ -31,7 +34,7 @@ extension ModelFile {
     let files =
       switch self {
       case .checkpoint(let checkpoint): checkpoint.files
-      case .artifact(let artifact): [artifact.file]
+      case .artifact(let artifact): artifact.files
       }
     return files.map { SourceFile(path: $0.path, byteCount: $0.byteCount, sha256: $0.sha256) } + recordedFiles
   }

@@ -43,7 +43,7 @@ public enum ModelFile: Sendable {
       let container = try GGUFContainer.read(file)
       if Artifact.recognizes(container) { return .artifact(try Artifact.read(container)) }
     }
-    return .checkpoint(try CheckpointFormats.read(file))
+    return recognizing(try CheckpointFormats.read(file))
   }
 
   /// The name of the format, for people.
@@ -74,7 +74,13 @@ public enum ModelFile: Sendable {
   public var identities: [FileIdentity] {
     switch self {
     case .checkpoint(let checkpoint): checkpoint.identities
-    case .artifact(let artifact): [artifact.identity]
+    case .artifact(let artifact): artifact.files.map(\.identity)
     }
+  }
+
+  /// The key under which the file holds the state dict that was asked for, or the default one; empty where it is nothing but one.
+  func stateDictName(_ name: String?) -> String {
+    guard case .checkpoint(let checkpoint) = self else { return "" }
+    return name ?? checkpoint.stateDicts.first?.name ?? ""
   }
 }

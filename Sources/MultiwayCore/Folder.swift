@@ -25,6 +25,21 @@ public struct Folder: ~Copyable {
     return unsafe stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFDIR
   }
 
+  /// Creates a folder; false where there is one already.
+  static func create(_ path: String) throws(FileError) -> Bool {
+    if unsafe mkdir(path, 0o777) == 0 { return true }
+    let code = errno
+    guard code == EEXIST, exists(path) else {
+      throw FileError(
+        .cannotCreate, "cannot create the output's folder: \(systemMessage(code))",
+        remedy: "check that the folder around it exists and can be written to", file: path)
+    }
+    return false
+  }
+
+  /// Removes a folder that holds nothing; leaves any other.
+  static func removeEmpty(_ path: String) { unsafe _ = rmdir(path) }
+
   /// The path of a file in the folder, for errors.
   public func path(of name: String) -> String { path.hasSuffix("/") ? path + name : path + "/" + name }
 

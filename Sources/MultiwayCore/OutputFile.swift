@@ -13,7 +13,7 @@ public struct OutputFile: ~Copyable {
   /// The temporary name, nil while there is none.
   private var temporary: TemporaryName?
   /// The name that the file will have.
-  public let path: String
+  public private(set) var path: String
   private let replaces: Bool
   private let inputs: [FileIdentity]
   private var buffer: [UInt8] = []
@@ -106,14 +106,54 @@ public struct OutputFile: ~Copyable {
     if excess != 0 { try write([UInt8](repeating: 0, count: alignment - excess)) }
   }
 
+  /// Writes what is buffered and lets the buffer go: for a file that waits for others before it is committed.
+  public mutating func settle() throws(FileError) {
+    try flush()
+    buffer = []
+  }
+
   /// Makes the file appear under its name, flushed to the disk.
   ///
   /// If the folder cannot be flushed, the error says so: the file is there and whole, but a power failure might still undo it.
   public consuming func commit() throws(FileError) {
+    try finish()
+    try giveName()
+    try synchronizeFolder()
+  }
+
+  /// Makes two files of one folder appear, the first of which the second refers to. What can fail is done before either has its name; if
+  /// the second still does not get its own, the first loses it again, unless a file stood under it before.
+  public static func commit(_ first: consuming OutputFile, then second: consuming OutputFile) throws(FileError) {
+    try first.finish()
+    try second.finish()
+    let (path, device) = (first.path, first.device)
+    var status = stat()
+    let isNew = unsafe lstat(path, &status) != 0
+    try first.giveName()
+    do throws(FileError) {
+      try second.giveName()
+    } catch {
+      if isNew { _ = OutputFile.hasRemoved(path, on: device) }
+      throw error
+    }
+    try second.synchronizeFolder()
+  }
+
+  /// Gives the file another name in the same folder, before it appears: one that depends on what was written.
+  public mutating func rename(to name: String) throws(FileError) {
+    let folder = path.lastIndex(of: "/").map { String(path[...$0]) } ?? ""
+    try OutputFile.checkDestination(folder + name, overwrite: replaces, inputs: inputs)
+    path = folder + name
+  }
+
+  /// Puts everything on the disk that the file will hold.
+  private mutating func finish() throws(FileError) {
     try flush()
     for input in inputs { try MappedFile.checkUnchanged(input) }
     try calling { (device, descriptor) throws(SystemCallError) in try device.synchronize(descriptor) }
-    try giveName()
+  }
+
+  private func synchronizeFolder() throws(FileError) {
     do throws(SystemCallError) {
       let device = device
       let folder = OutputFile.folder(of: path)
@@ -251,6 +291,9 @@ extension OutputFile {
       return error.code == ENOENT
     }
   }
+
+  /// Takes away a file of ours that was named before something else failed.
+  static func remove(_ path: String) { _ = hasRemoved(path, on: OutputDevices.current) }
 
   private static func folder(of path: String) -> String { path.lastIndex(of: "/").map { String(path[...$0]) } ?? "." }
 

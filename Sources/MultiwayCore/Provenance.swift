@@ -35,6 +35,35 @@ public struct Provenance: Hashable, Sendable {
   }
 }
 
+extension Provenance {
+  /// The key of the metadata value that holds `text(of:digests:sources:)`, in the formats whose metadata is texts by keys.
+  public static let key = "multiway"
+  private static let format = 1
+
+  /// The origin and all digests as a JSON object (Formats/safetensors/README.md). It is as long before the digests are known as after.
+  /// - Parameters:
+  ///   - names: the names of the output's tensors, and `digests` theirs.
+  public func text(of names: [String], digests: [String], sources: SourceDigests) -> String {
+    let files = files.map { file in
+      var object: JSONObject = ["name": .string(file.name), "bytes": .integer(file.byteCount)]
+      if let sum = file.sha256 { object["sha256"] = .string(sum) }
+      return JSONValue.object(object)
+    }
+    return JSONValue.object([
+      "format": .integer(Provenance.format), "tool": .string(tool), "recipe": .object(recipe),
+      "source_files": .array(files), "digest": .string(TensorDigest.algorithm),
+      "source_tensors": Provenance.object(sources.names, sources.digests),
+      "tensors": Provenance.object(names, digests),
+    ]).text()
+  }
+
+  private static func object(_ names: [String], _ digests: [String]) -> JSONValue {
+    var object = JSONObject()
+    for (name, digest) in zip(names, digests) { object[name] = .string(digest) }
+    return .object(object)
+  }
+}
+
 /// The digests of the tensors that an output is computed from, each once, in the order of their first use.
 ///
 /// The digest of a tensor is that of its elements in C order and little-endian, whatever the file holds them as.

@@ -15,6 +15,12 @@ public enum KernelBenchmarks {
     return peak(milliseconds) { unsafe mwk_peak_f32(isa.code, $0, &sink) }
   }
 
+  /// What the bfloat16 multipliers of one core do at most, measured on registers only; nil where there are none.
+  public static func peakBFloat16(isa: ISA, milliseconds: Int = 100) -> Double? {
+    var sink: Float = 1
+    return peak(milliseconds) { unsafe mwk_peak_bf16(isa.code, $0, &sink) }
+  }
+
   /// The int8 linear layer on rows × inputs → outputs, the best of `repetitions`.
   public static func linearInt8(
     _ context: KernelContext, rows: Int, inputs: Int, outputs: Int, activation: Activation = .none,
@@ -53,6 +59,28 @@ public enum KernelBenchmarks {
     var arena = try Arena(byteCount: layout.byteCount)
     arena.write(pattern(rows * inputs), at: x)
     let seconds = best(repetitions) { context.linear(&arena, rows: rows, x: x, weights: weights, into: y) }
+    return 2 * Double(rows) * Double(inputs) * Double(outputs) / seconds
+  }
+
+  /// The linear layer on rows × inputs → outputs in bfloat16, the best of `repetitions`; nil where the instruction set has no such
+  /// multiplier.
+  public static func linearBFloat16(
+    _ context: KernelContext, rows: Int, inputs: Int, outputs: Int, repetitions: Int = 20
+  ) throws(KernelError) -> Double? {
+    guard context.isa.multipliesBFloat16 else { return nil }
+    let source = FloatWeights(
+      outputs: outputs, inputs: inputs, bytes: TensorBytes(copying: pattern(outputs * inputs)), type: .f32)
+    let weights = context.bfloat16Weights(source).weights
+    var layout = RegionLayout()
+    let x = layout.floats(rows * inputs)
+    let rounded = layout.bytes(rows * BFloat16Weights.rowByteCount(width: inputs))
+    let y = layout.floats(rows * outputs)
+    var arena = try Arena(byteCount: layout.byteCount)
+    arena.write(pattern(rows * inputs), at: x)
+    context.roundRows(&arena, rows: rows, width: inputs, x: x, into: rounded)
+    let seconds = best(repetitions) {
+      context.linear(&arena, rows: rows, rounded: rounded, weights: weights, into: y)
+    }
     return 2 * Double(rows) * Double(inputs) * Double(outputs) / seconds
   }
 

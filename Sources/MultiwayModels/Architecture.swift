@@ -112,7 +112,7 @@ public enum Architectures {
 
   /// The architecture whose keys a state dict has, nil if none.
   public static func recognize(_ tensors: [StoredTensor]) -> (any Architecture.Type)? {
-    let (tensors, _) = WrapperPrefix.strip(tensors)
+    let tensors = ExpandedBias.collected(WrapperPrefix.strip(tensors).tensors)
     return all.first { $0.recognizes(tensors) }
   }
 
@@ -120,7 +120,8 @@ public enum Architectures {
   public static func load(
     _ stateDict: StateDict, of checkpoint: Checkpoint, options: ModelOptions = ModelOptions()
   ) throws(ModelError) -> Model {
-    let (tensors, note) = WrapperPrefix.strip(stateDict.tensors)
+    let (stripped, note) = WrapperPrefix.strip(stateDict.tensors)
+    let tensors = ExpandedBias.collected(stripped)
     if let error = ImportDoctor.severalModels(tensors, file: checkpoint.path) { throw error }
     guard let architecture = recognize(tensors) else {
       throw ImportDoctor.unknownArchitecture(tensors, file: checkpoint.path)

@@ -93,6 +93,20 @@ extension ONNXModel {
     return buffer.bytes
   }
 
+  /// The digest of the nodes' bytes after one another, by which a reader knows that no other program has changed them.
+  public func nodesDigest() -> String {
+    var digest = TensorDigest()
+    for node in graph.nodes {
+      let arena = MessageArena()
+      var message = unsafe ONNXModel.message(node, arena)
+      let buffer = AlignedBuffer(byteCount: unsafe onnx__node_proto__get_packed_size(&message))
+      unsafe _ = onnx__node_proto__pack(&message, buffer.mutablePointer(to: UInt8.self))
+      let bytes = buffer.bytes
+      digest.update(bytes.span)
+    }
+    return digest.finish()
+  }
+
   private static func message(_ property: ONNXProperty, _ arena: MessageArena) -> Onnx__StringStringEntryProto {
     var entry = unsafe Onnx__StringStringEntryProto()
     unsafe onnx__string_string_entry_proto__init(&entry)

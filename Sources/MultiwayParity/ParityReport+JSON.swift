@@ -1,4 +1,5 @@
 public import MultiwayCore
+import MultiwayRuntime
 
 extension ParityReport {
   /// The report as JSON: what `--json` prints and what a certificate holds.
@@ -6,7 +7,7 @@ extension ParityReport {
     var object: JSONObject = [
       "passed": .bool(hasPassed), "verdict": .string(verdict), "examples": .integer(exampleCount),
       "synthetic_inputs": .bool(isSynthetic), "isa": .string(isa),
-      "gates": .object(gates.json),
+      "compute": .string(compute.rawValue), "gates": .object(gates.json),
       "outputs": .array(outputs.map { .object($0.json) }),
     ]
     if let accuracy {

@@ -1,3 +1,5 @@
+public import MultiwayRuntime
+
 /// The share of right answers of both models.
 public struct Accuracy: Sendable, Hashable {
   /// Of the reference.
@@ -24,6 +26,8 @@ public struct ParityReport: Sendable {
   public var accuracy: Accuracy?
   /// The instruction set that the candidate ran on.
   public var isa: String
+  /// What the candidate's layers that are not int8 were computed in.
+  public var compute = ComputeType.f32
 
   /// The gates that were missed, a sentence each.
   public var failures: [String] {

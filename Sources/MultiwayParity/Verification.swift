@@ -2,7 +2,7 @@ public import MultiwayCore
 public import MultiwayGraph
 import MultiwayPasses
 import MultiwayReference
-import MultiwayRuntime
+public import MultiwayRuntime
 
 /// What can go wrong in a comparison.
 public enum ParityErrorCode: FailureCode {
@@ -29,8 +29,10 @@ public struct Verification: Sendable {
   public var gates: Gates
   /// The threads of both; nil for one a core.
   public var threads: Int?
-  /// Compare every linear layer too.
+  /// Compare every linear layer too: in the interpreter, which computes in fp32.
   public var comparesLayers: Bool
+  /// What the candidate is computed in.
+  public var compute: ComputeType
 
   /// How many examples go through at once.
   private static let chunk = 8
@@ -38,12 +40,16 @@ public struct Verification: Sendable {
   private static let layerExamples = 8
 
   /// Makes a comparison.
-  public init(reference: Graph, candidate: Graph, gates: Gates, threads: Int? = nil, comparesLayers: Bool = false) {
+  public init(
+    reference: Graph, candidate: Graph, gates: Gates, threads: Int? = nil, comparesLayers: Bool = false,
+    compute: ComputeType = .f32
+  ) {
     self.reference = reference
     self.candidate = candidate
     self.gates = gates
     self.threads = threads
     self.comparesLayers = comparesLayers
+    self.compute = compute
   }
 
   /// Runs both and compares.
@@ -56,7 +62,7 @@ public struct Verification: Sendable {
     progress: ((Int, Int) -> Void)? = nil
   ) throws -> ParityReport {
     let names = try sharedOutputs()
-    let session = try Session(candidate, threads: threads)
+    let session = try Session(candidate, threads: threads, compute: compute)
     let interpreter = Reference(reference, threads: threads)
     let examples = ExampleBatches(inputs, for: candidate)
     var accumulators = [String: ComparisonAccumulator]()
@@ -83,7 +89,8 @@ public struct Verification: Sendable {
     }
     var report = ParityReport(
       outputs: names.compactMap { name in accumulators[name]?.result(name: name) }, gates: gates,
-      exampleCount: examples.count, isSynthetic: isSynthetic, accuracy: accuracy?.result, isa: session.instructionSet)
+      exampleCount: examples.count, isSynthetic: isSynthetic, accuracy: accuracy?.result, isa: session.instructionSet,
+      compute: compute)
     if comparesLayers {
       let part = examples.part(0..<min(examples.count, Verification.layerExamples))
       report.layers = try LayerVerification(reference: reference, candidate: candidate, threads: threads).run(

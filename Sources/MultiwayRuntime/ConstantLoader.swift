@@ -50,6 +50,18 @@ struct ConstantLoader {
     return FloatWeights(outputs: shape[0], inputs: shape[1], bytes: floats, type: .f32)
   }
 
+  /// A matrix rounded to bfloat16 and packed. The pages that it came from are let go: nothing reads them again.
+  mutating func bfloat16(_ id: ConstantID, _ context: KernelContext) throws -> BFloat16Weights {
+    let (weights, overflows) = context.bfloat16Weights(try matrix(id))
+    guard overflows == 0 else {
+      throw RuntimeError(
+        .unsupported, "\(overflows) weights are too large for bfloat16", expected: "at most 3.39e38",
+        remedy: "compute in f32", tensor: graph[id].data.sources.first?.name)
+    }
+    for source in graph[id].data.sources { source.discard() }
+    return weights
+  }
+
   /// The panels of an int8 layer.
   mutating func int8(_ linear: QuantizedLinear) throws -> Int8Weights {
     let panels = try bytes(of: graph[linear.panels].data)

@@ -1,5 +1,6 @@
 import MultiwayCore
 import MultiwayGraph
+import MultiwayKernels
 
 /// Where every buffer of a program lies in one block of memory, for given sizes.
 ///
@@ -75,6 +76,8 @@ struct MemoryPlan: Sendable {
     case .quantizedTokens(let groups):
       let rows = shape.elementCount / max(1, shape.last)
       return aligned(quantizedParts(rows: rows, width: shape.last, groups: groups).end)
+    case .roundedTokens:
+      return aligned(shape.elementCount / max(1, shape.last) * BFloat16Weights.rowByteCount(width: shape.last))
     }
   }
 

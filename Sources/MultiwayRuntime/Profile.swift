@@ -66,6 +66,9 @@ extension Step.Operation {
     case .quantize: "quantize"
     case .linear(let weights, _): "linear \(weights.type)"
     case .quantizedLinear: "linear int8"
+    case .layerNormRound: "layer norm, round to bf16"
+    case .round: "round to bf16"
+    case .roundedLinear: "linear in bf16"
     case .scale: "scale"
     case .scaleChannels: "scale channels"
     case .gelu: "gelu"
@@ -91,6 +94,7 @@ extension Step {
     switch operation {
     case .linear(let weights, let epilogue): text(weights.inputs, weights.outputs, epilogue)
     case .quantizedLinear(let weights, let epilogue): text(weights.inputs, weights.outputs, epilogue)
+    case .roundedLinear(let weights, let epilogue): text(weights.inputs, weights.outputs, epilogue)
     case .convolution(let weights, let epilogue, let kernel, _):
       "\(kernel)×\(kernel), " + text(weights.inputs / (kernel * kernel), weights.outputs, epilogue)
     case .attention(let attention, _, let bias):
@@ -116,6 +120,8 @@ extension Step {
     case .linear(let weights, _):
       return 2 * Double(plan.rows(reads[0])) * Double(weights.inputs) * Double(weights.outputs)
     case .quantizedLinear(let weights, _):
+      return 2 * Double(plan.rows(reads[0])) * Double(weights.inputs) * Double(weights.outputs)
+    case .roundedLinear(let weights, _):
       return 2 * Double(plan.rows(reads[0])) * Double(weights.inputs) * Double(weights.outputs)
     case .convolution(let weights, _, _, _):
       return 2 * Double(plan.rows(reads[0])) * Double(weights.inputs) * Double(weights.outputs)

@@ -14,10 +14,32 @@ struct Buffer: Sendable {
     case elements
     /// A value quantized per token and group: bytes, scales and zero points.
     case quantizedTokens(groups: Int)
+    /// A value rounded to bfloat16.
+    case roundedTokens
   }
 
   var kind: Kind
   var type: ValueType
+}
+
+extension Buffer.Kind {
+  /// What makes such a buffer of the input of a LayerNorm.
+  fileprivate func afterLayerNorm(_ norm: NormConstants) -> Step.Operation {
+    switch self {
+    case .elements: .layerNorm(norm)
+    case .quantizedTokens(let groups): .layerNormQuantize(norm, groups: groups)
+    case .roundedTokens: .layerNormRound(norm)
+    }
+  }
+
+  /// What makes such a buffer of a value, nil for the value itself.
+  fileprivate var alone: Step.Operation? {
+    switch self {
+    case .elements: nil
+    case .quantizedTokens(let groups): .quantize(groups: groups)
+    case .roundedTokens: .round
+    }
+  }
 }
 
 /// What happens to a linear layer's result before it is stored.
@@ -41,6 +63,9 @@ struct Step: Sendable {
     case quantize(groups: Int)
     case linear(FloatWeights, FusedEpilogue)
     case quantizedLinear(Int8Weights, FusedEpilogue)
+    case layerNormRound(NormConstants)
+    case round
+    case roundedLinear(BFloat16Weights, FusedEpilogue)
     case scale(by: Float)
     case scaleChannels(TensorBytes)
     case gelu
@@ -69,7 +94,7 @@ struct Step: Sendable {
 /// A graph as kernel calls, before sizes are known: neighbouring nodes that one kernel does together are one step.
 ///
 /// Fused are: LayerNorm with the quantization of its result where only int8 layers read it (and the quantization is shared by all
-/// of them), GELU and the residual sum into the linear layer before, and the query scale into attention. None of this changes a
+/// of them), likewise with its rounding to bfloat16, GELU and the residual sum into the linear layer before, and the query scale into attention. None of this changes a
 /// bit of the result: the kernels round where the separate steps would.
 struct Program: Sendable {
   /// The names of the values that buffers hold; fused ones and quantized tokens have none.
@@ -85,8 +110,11 @@ struct Program: Sendable {
   /// - Parameters:
   ///   - releasesWeights: let the pages of weights go as soon as they have been looked at.
   ///   - kept: the names of inputs that a workspace keeps from run to run.
-  init(_ graph: Graph, releasesWeights: Bool, keeping kept: Set<String> = []) throws {
-    var builder = ProgramBuilder(graph, releasesWeights: releasesWeights)
+  ///   - bfloat16: rounds weights, where floating-point linear layers are to multiply bfloat16 numbers.
+  init(
+    _ graph: Graph, releasesWeights: Bool, keeping kept: Set<String> = [], bfloat16: KernelContext? = nil
+  ) throws {
+    var builder = ProgramBuilder(graph, releasesWeights: releasesWeights, bfloat16: bfloat16)
     try builder.build()
     inputs = graph.inputs.map { builder.buffer(of: $0) }
     outputs = graph.outputs.map { ($0.name, builder.buffer(of: $0.value)) }
@@ -97,10 +125,10 @@ struct Program: Sendable {
   }
 }
 
-/// A value as some layers want it quantized.
-private struct GroupedValue: Hashable {
+/// A value as some layers want it.
+private struct NarrowedValue: Hashable {
   var value: ValueID
-  var groups: Int
+  var kind: Buffer.Kind
 }
 
 private struct ProgramBuilder {
@@ -110,14 +138,16 @@ private struct ProgramBuilder {
   private let outputs: Set<ValueID>
   /// Nodes that another node's step does.
   private var absorbed: Set<Int> = []
-  private var quantized: [GroupedValue: BufferID] = [:]
+  private var narrowed: [NarrowedValue: BufferID] = [:]
   private var bufferOfValue: [ValueID: BufferID] = [:]
   private var constants: ConstantLoader
+  private let bfloat16: KernelContext?
   var buffers: [Buffer] = []
   var steps: [Step] = []
 
-  init(_ graph: Graph, releasesWeights: Bool) {
+  init(_ graph: Graph, releasesWeights: Bool, bfloat16: KernelContext?) {
     self.graph = graph
+    self.bfloat16 = bfloat16
     consumers = graph.consumers()
     producers = graph.producers()
     outputs = Set(graph.outputs.map(\.value))
@@ -183,7 +213,7 @@ private struct ProgramBuilder {
       absorbed.insert(position)
     case .layerNorm:
       let readers = consumers[node.outputs[0].index]
-      guard !outputs.contains(node.outputs[0]), !readers.isEmpty, readers.allSatisfy({ isQuantized($0) }) else {
+      guard !outputs.contains(node.outputs[0]), !readers.isEmpty, readers.allSatisfy({ narrowsInput($0) }) else {
         return
       }
       absorbed.insert(position)
@@ -191,9 +221,13 @@ private struct ProgramBuilder {
     }
   }
 
-  private func isQuantized(_ position: Int) -> Bool {
-    if case .quantizedLinear = graph.nodes[position].op { return true }
-    return false
+  /// Whether a node reads its input as something narrower than fp32.
+  private func narrowsInput(_ position: Int) -> Bool {
+    switch graph.nodes[position].op {
+    case .quantizedLinear: true
+    case .linear: bfloat16 != nil
+    default: false
+    }
   }
 
   /// The linear layer that can add the other operand of a sum: its result goes nowhere else, and the other operand is made first.
@@ -233,14 +267,21 @@ private struct ProgramBuilder {
     case .linear(let weight, let bias):
       var epilogue = FusedEpilogue(bias: try bias.map { try constants.vector($0) })
       let (residual, result) = fuse(into: &epilogue, node, position)
-      let operation = Step.Operation.linear(try constants.matrix(weight), epilogue)
-      add(operation, reads: [buffer(of: node.inputs[0])] + residual, writes: [buffer(of: result)])
+      guard let bfloat16 else {
+        let operation = Step.Operation.linear(try constants.matrix(weight), epilogue)
+        return add(operation, reads: [buffer(of: node.inputs[0])] + residual, writes: [buffer(of: result)])
+      }
+      let operation = Step.Operation.roundedLinear(try constants.bfloat16(weight, bfloat16), epilogue)
+      add(
+        operation, reads: [try narrowedBuffer(of: node.inputs[0], .roundedTokens)] + residual,
+        writes: [buffer(of: result)])
     case .quantizedLinear(let linear):
       var epilogue = FusedEpilogue(bias: try linear.bias.map { try constants.vector($0) })
       let (residual, result) = fuse(into: &epilogue, node, position)
       let operation = Step.Operation.quantizedLinear(try constants.int8(linear), epilogue)
       add(
-        operation, reads: [try quantizedBuffer(of: node.inputs[0], groups: linear.groups)] + residual,
+        operation,
+        reads: [try narrowedBuffer(of: node.inputs[0], .quantizedTokens(groups: linear.groups))] + residual,
         writes: [buffer(of: result)])
     case .attention(let attention): try emitAttention(node, attention)
     case .patchify(let size): emit(node, .patchify(size: size))
@@ -304,20 +345,20 @@ private struct ProgramBuilder {
     return ([buffer(of: residual)], graph.nodes[next].outputs[0])
   }
 
-  /// The quantized tokens of a value, made once for all layers that read it.
-  private mutating func quantizedBuffer(of value: ValueID, groups: Int) throws -> BufferID {
-    let key = GroupedValue(value: value, groups: groups)
-    if let id = quantized[key] { return id }
-    let id = addBuffer(.quantizedTokens(groups: groups), graph[value].type)
-    quantized[key] = id
+  /// The quantized or rounded tokens of a value, made once for all layers that read it.
+  private mutating func narrowedBuffer(of value: ValueID, _ kind: Buffer.Kind) throws -> BufferID {
+    let key = NarrowedValue(value: value, kind: kind)
+    if let id = narrowed[key] { return id }
+    let id = addBuffer(kind, graph[value].type)
+    narrowed[key] = id
     if let producer = producers[value.index], absorbed.contains(producer),
       case .layerNorm(let weight, let bias, let epsilon) = graph.nodes[producer].op
     {
       let source = buffer(of: graph.nodes[producer].inputs[0])
       let norm = try constants.norm(weight, bias, epsilon)
-      add(.layerNormQuantize(norm, groups: groups), reads: [source], writes: [id])
-    } else {
-      add(.quantize(groups: groups), reads: [buffer(of: value)], writes: [id])
+      add(kind.afterLayerNorm(norm), reads: [source], writes: [id])
+    } else if let operation = kind.alone {
+      add(operation, reads: [buffer(of: value)], writes: [id])
     }
     return id
   }

@@ -6,12 +6,15 @@ public import MultiwayKernels
 /// A model ready to run: its program with the weights in place, and the kernels of one instruction set.
 ///
 /// A session never changes and any thread may use it; what a run writes is in a `Workspace`. The results depend on the model and
-/// the inputs alone: not on the instruction set, the number of threads or the batch that an example is in.
+/// the inputs alone: not on the instruction set, the number of threads or the batch that an example is in. With `ComputeType.bf16` they
+/// depend on the CPU's kind, too.
 public final class Session: Sendable {
   /// The graph.
   public let graph: Graph
   /// The instruction set and the threads.
   public let context: KernelContext
+  /// What layers that are not int8 are computed in.
+  public let compute: ComputeType
   let program: Program
   /// Let the pages of weights go after each use, so that memory does not grow with the model.
   let releasesWeights: Bool
@@ -22,15 +25,20 @@ public final class Session: Sendable {
   ///   - threads: the number of threads; nil for one a core.
   ///   - releasesWeights: let the pages of mapped weights go after each use: slower, but no more than a layer is resident.
   ///   - kept: the names of inputs that a workspace keeps, so that later runs need not copy them again.
+  ///   - compute: what layers that are not int8 are computed in. Throws `.configuration` where the CPU cannot.
   public init(
-    _ graph: Graph, isa: ISA? = nil, threads: Int? = nil, releasesWeights: Bool = false, keeping kept: Set<String> = []
+    _ graph: Graph, isa: ISA? = nil, threads: Int? = nil, releasesWeights: Bool = false, keeping kept: Set<String> = [],
+    compute: ComputeType = .f32
   ) throws {
     let isa = try isa ?? ISA.selected()
+    try compute.check(isa)
+    self.compute = compute
     context = try KernelContext(isa: isa, threads: threads ?? KernelContext.coreCount)
     self.graph = graph
     self.releasesWeights = releasesWeights
     try graph.verify()
-    program = try Program(graph, releasesWeights: releasesWeights, keeping: kept)
+    program = try Program(
+      graph, releasesWeights: releasesWeights, keeping: kept, bfloat16: compute == .bf16 ? context : nil)
   }
 
   /// The name of the instruction set: `avx512`.
@@ -39,7 +47,12 @@ public final class Session: Sendable {
   /// The operations a second that the multiply-add instructions of this session's instruction set reach on registers alone, on one
   /// core and times the threads; 0 where the set has no such loop. Takes a tenth of a second.
   public func peakOperations(int8: Bool) -> Double {
-    let peak = int8 ? KernelBenchmarks.peakInt8(isa: context.isa) : KernelBenchmarks.peakFloat32(isa: context.isa)
+    let peak =
+      switch (int8, compute) {
+      case (true, _): KernelBenchmarks.peakInt8(isa: context.isa)
+      case (false, .f32): KernelBenchmarks.peakFloat32(isa: context.isa)
+      case (false, .bf16): KernelBenchmarks.peakBFloat16(isa: context.isa)
+      }
     return (peak ?? 0) * Double(context.threads)
   }
 

@@ -47,6 +47,7 @@ extension Workspace {
     switch step.operation {
     case .linear, .quantizedLinear, .layerNorm, .layerNormQuantize, .quantize, .attention:
       executeLayer(step, context)
+    case .roundedLinear, .layerNormRound, .round: executeRounded(step, context)
     case .patchify, .embedding, .prependToken, .addPositions, .zeroPadding, .meanTokens, .selectToken, .dropTokens,
       .joinTokens:
       executeTokens(step, context)
@@ -104,6 +105,24 @@ extension Workspace {
         &arena, rows: rows, width: width, groups: groups, x: region(input), into: quantizedRows(output, groups: groups))
     case .attention(let attention, let scale, let bias): attend(step, context, attention, scale: scale, bias)
     default: preconditionFailure("not a layer")
+    }
+  }
+
+  /// Runs a step of bfloat16 arithmetic.
+  private mutating func executeRounded(_ step: Step, _ context: KernelContext) {
+    let (from, into) = (region(step.reads[0]), region(step.writes[0]))
+    let rows = plan.rows(step.reads[0])
+    let width = plan.shapes[step.reads[0].index].last
+    switch step.operation {
+    case .roundedLinear(let weights, let fused):
+      context.linear(
+        &arena, rows: rows, rounded: from, weights: weights, epilogue: epilogue(fused, step), into: into)
+    case .layerNormRound(let norm):
+      context.layerNormRound(
+        &arena, rows: rows, width: width, x: from, weight: norm.weight, bias: norm.bias, epsilon: norm.epsilon,
+        into: into)
+    case .round: context.roundRows(&arena, rows: rows, width: width, x: from, into: into)
+    default: preconditionFailure("not bfloat16 arithmetic")
     }
   }
 

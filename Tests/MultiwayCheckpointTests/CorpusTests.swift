@@ -68,7 +68,7 @@ struct CorpusCase: Sendable, CustomTestStringConvertible {
   }
 }
 
-let corpusFormats = ["safetensors", "pytorch", "pytorch-legacy", "numpy", "gguf", "zstd", "sharded"]
+let corpusFormats = ["safetensors", "pytorch", "pytorch-legacy", "numpy", "gguf", "onnx", "zstd", "sharded"]
 
 /// The kinds of a whole corpus that are checkpoints.
 private let kinds: Set<String> = ["safetensors", "pytorch", "gguf", "sharded"]

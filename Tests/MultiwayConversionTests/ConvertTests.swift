@@ -17,12 +17,12 @@ import Testing
   init() throws { bench = try Workbench() }
 
   /// Nothing is renamed, reshaped, cast or dropped, whatever the tensors are for and however they are strided.
-  @Test(arguments: checkpoints)
-  func safetensorsKeepsEveryNameAndByte(fixture: String) throws {
+  @Test(arguments: checkpoints, ["out.safetensors", "out.pth"])
+  func everyNameAndByteIsKept(fixture: String, output: String) throws {
     let source = Fixtures.path(fixture + ".pth")
-    try bench.convert(source, to: "out.safetensors")
+    try bench.convert(source, to: output)
     let expected = try Workbench.tensors(source)
-    let found = try bench.tensors("out.safetensors")
+    let found = try bench.tensors(output)
     #expect(!expected.isEmpty)
     #expect(found.keys.sorted() == expected.keys.sorted())
     for (name, tensor) in expected {
@@ -42,8 +42,9 @@ import Testing
     let expected = try Engine.runtime.run(original.graph, inputs).bits
     try bench.convert(source, to: "out.safetensors")
     try bench.convert(source, to: "out.gguf")
-    try bench.convert(bench.folder.path("out.safetensors"), to: "again.gguf")
-    for name in ["out.safetensors", "out.gguf", "again.gguf"] {
+    try bench.convert(bench.folder.path("out.safetensors"), to: "again.pth")
+    try bench.convert(bench.folder.path("again.pth"), to: "again.gguf")
+    for name in ["out.safetensors", "out.gguf", "again.pth", "again.gguf"] {
       let copy = try LoadedModel(path: bench.folder.path(name))
       #expect(copy.task == original.task)
       var reached = original.graph
@@ -84,7 +85,7 @@ import Testing
   @Test func anUnknownArchitectureKeepsItsTensors() throws {
     let source = try stranger()
     let expected = try Workbench.tensors(source)
-    for name in ["out.safetensors", "out.gguf"] {
+    for name in ["out.safetensors", "out.pth", "out.gguf"] {
       try bench.convert(source, to: name)
       let found = try bench.tensors(name)
       #expect(found.keys.sorted() == expected.keys.sorted())
@@ -95,8 +96,9 @@ import Testing
         #expect(found[key]?.shape == tensor.shape || name == "out.gguf" && tensor.shape.rank == 0)
       }
     }
-    #expect(
-      try CheckpointFormats.open(path: bench.folder.path("out.safetensors")).metadata["author"]?.string == "nobody")
+    for name in ["out.safetensors", "out.pth"] {
+      #expect(try CheckpointFormats.open(path: bench.folder.path(name)).metadata["author"]?.string == "nobody")
+    }
     expect(ModelErrorCode.unknownArchitecture) {
       _ = try LoadedModel(path: bench.folder.path("out.gguf"))
     }
@@ -113,12 +115,12 @@ import Testing
     #expect(try bench.folder.names() == [])
   }
 
-  @Test(arguments: [DType.f16, .bf16, .f32], ["out.safetensors", "out.gguf"])
+  @Test(arguments: [DType.f16, .bf16, .f32], ["out.safetensors", "out.pth", "out.gguf"])
   func theDtypeOfFloatsChangesOnRequest(dtype: DType, output: String) throws {
     let source = Fixtures.path("tiny/features.pth")
     try bench.convert(source, to: output, dtype: dtype)
     let expected = try Workbench.tensors(source)
-    if output == "out.safetensors" {
+    if output != "out.gguf" {
       let found = try bench.tensors(output)
       #expect(found.keys.sorted() == expected.keys.sorted())
       for (name, tensor) in expected {
@@ -225,11 +227,11 @@ import Testing
   }
 
   @Test func outputsOfOtherKindsAreNamed() throws {
-    for name in ["out.pth", "out.onnx.data", "out.txt", "out", "out.gguf.bak"] {
+    for name in ["out.pt", "out.folder", "out.onnx.data", "out.txt", "out", "out.gguf.bak"] {
       let found = expect(ConversionErrorCode.usage) {
         try bench.convert(Fixtures.path("tiny/classification.pth"), to: name)
       }
-      #expect(found?.expected == ".gguf, .safetensors, .onnx")
+      #expect(found?.expected == ".gguf, .safetensors, .onnx, .pth, a folder's name with / at its end")
     }
     try bench.convert(Fixtures.path("tiny/classification.pth"), to: "OUT.GGUF")
     #expect(try bench.folder.names() == ["OUT.GGUF"])

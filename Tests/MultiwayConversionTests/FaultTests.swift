@@ -19,7 +19,8 @@ import Testing
   }
 
   /// A conversion with the n-th call failing, for every n.
-  @Test(arguments: ["out.safetensors", "out.gguf"], [FaultyDevice.Fault.error(ENOSPC), .error(EIO), .shortWrite])
+  @Test(
+    arguments: ["out.safetensors", "out.pth", "out.gguf"], [FaultyDevice.Fault.error(ENOSPC), .error(EIO), .shortWrite])
   func theOldFileOrTheNewOne(name: String, fault: FaultyDevice.Fault) throws {
     let bench = try Workbench()
     let path = bench.folder.path(name)
@@ -51,7 +52,7 @@ import Testing
   }
 
   /// The source loses its second half, or is written to, when the first tensor has been written.
-  @Test(arguments: ["out.safetensors", "out.gguf"], [true, false])
+  @Test(arguments: ["out.safetensors", "out.pth", "out.gguf"], [true, false])
   func aSourceThatChangesOnTheWay(name: String, shrinks: Bool) throws {
     MappedFile.survivesLostPages()
     let bench = try Workbench()

@@ -15,7 +15,8 @@ import Testing
 
   private func convert(_ input: String, to name: String, dtype: DType? = nil, opset: Int? = nil) throws -> ONNXModel {
     _ = try Conversions.convert(
-      try ModelFile.open(input), options: InputOptions(), dtype: dtype, opset: opset, to: bench.folder.path(name),
+      try ModelFile.open(input), options: InputOptions(), dtype: dtype,
+      onnx: ONNXOptions(opset: opset), to: bench.folder.path(name),
       overwrite: false)
     return try ONNXModel(path: bench.folder.path(name))
   }

@@ -125,16 +125,20 @@ import Testing
   @Test(.enabled(if: ProcessInfo.processInfo.environment["MULTIWAY_BENCHMARK"] != nil)) func kernelFigures() throws {
     for isa in ISA.supported where isa != .scalar {
       let peaks = (KernelBenchmarks.peakInt8(isa: isa) ?? 0, KernelBenchmarks.peakFloat32(isa: isa) ?? 0)
-      print("\(isa): peak of a core int8 \(Int(peaks.0 / 1e9)) GOP/s, fp32 \(Int(peaks.1 / 1e9)) GF/s")
+      let bf16 = KernelBenchmarks.peakBFloat16(isa: isa) ?? 0
+      print(
+        "\(isa): peak of a core int8 \(Int(peaks.0 / 1e9)) GOP/s, fp32 \(Int(peaks.1 / 1e9)) GF/s,",
+        "bf16 \(Int(bf16 / 1e9)) GF/s")
       for threads in [1, 2] {
         let context = try KernelContext(isa: isa, threads: threads)
         for (inputs, outputs, activation) in [(768, 3072, Activation.none), (768, 3072, .gelu), (3072, 768, .none)] {
           let int8 = try KernelBenchmarks.linearInt8(
             context, rows: 197, inputs: inputs, outputs: outputs, activation: activation)
           let fp32 = try KernelBenchmarks.linearFloat32(context, rows: 197, inputs: inputs, outputs: outputs)
+          let bf16 = try KernelBenchmarks.linearBFloat16(context, rows: 197, inputs: inputs, outputs: outputs)
           print(
             "  \(threads) threads, 197 × \(inputs) → \(outputs) \(activation): int8 \(Int(int8 / 1e9)) GOP/s,",
-            "fp32 \(Int(fp32 / 1e9)) GF/s")
+            "fp32 \(Int(fp32 / 1e9)) GF/s, bf16 \(Int((bf16 ?? 0) / 1e9)) GF/s")
         }
         let attention = try KernelBenchmarks.attention(context, tokens: 197, heads: 12, headSize: 64)
         print("  \(threads) threads, attention of 197 tokens: \(Int(attention / 1e9)) GF/s")

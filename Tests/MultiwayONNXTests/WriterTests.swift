@@ -15,12 +15,18 @@ import Testing
     _ graph: Graph, to name: String = "out.onnx", inlineLimit: Int = ONNXWriter.inlineLimit, overwrite: Bool = false
   ) throws -> ONNXModel {
     let path = folder.path(name)
-    let count = try ONNXWriter.write(
+    let written = try ONNXWriter.write(
       graph, metadata: WriterTests.metadata, to: path, overwrite: overwrite, inlineLimit: inlineLimit)
     let bytes = TensorBytes(copying: try folder.bytes(name))
     let model = try ONNXModel(decoding: bytes.span)
-    let isExternal = model.graph.initializers.contains { if case .external = $0.content { true } else { false } }
-    #expect(count == bytes.byteCount + (isExternal ? try folder.bytes(name + ".data").count : 0))
+    let locations = Set(
+      model.graph.initializers.compactMap { tensor -> String? in
+        if case .external(let location, _, _) = tensor.content { location } else { nil }
+      })
+    #expect(locations.count == (written.dataPath == nil ? 0 : 1))
+    #expect(written.dataPath == locations.first.map { folder.path($0) })
+    let others = try locations.reduce(0) { $0 + (try folder.bytes($1)).count }
+    #expect(written.byteCount == bytes.byteCount + others)
     return model
   }
 
@@ -38,7 +44,8 @@ import Testing
     let graph = try layer().graph
     let inline = try write(graph, to: "inline.onnx")
     let external = try write(graph, to: "out.onnx", inlineLimit: 0)
-    let data = try folder.bytes("out.onnx.data")
+    let name = try #require(try folder.names().first { $0.hasPrefix("out.onnx.") && $0.hasSuffix(".data") })
+    let data = try folder.bytes(name)
     #expect(inline.graph.nodes == external.graph.nodes)
     #expect(inline.graph.initializers.map(\.name) == external.graph.initializers.map(\.name))
     var moved = 0
@@ -53,26 +60,61 @@ import Testing
         #expect(bytes.count < 1024)
       case .external(let location, let offset, let byteCount):
         moved += 1
-        #expect(location == "out.onnx.data")
+        #expect(location == name)
         #expect(offset % 4096 == 0)
         #expect(Array(data[offset..<offset + byteCount]) == bytes)
       }
     }
     #expect(moved == 1)
     _ = try write(graph, to: "again.onnx", inlineLimit: 0)
-    let isEqual = try folder.bytes("again.onnx.data") == data
+    let again = name.replacing("out", with: "again")
+    let isEqual = try folder.bytes(again) == data
     #expect(isEqual)
-    #expect(try folder.names() == ["again.onnx", "again.onnx.data", "inline.onnx", "out.onnx", "out.onnx.data"])
+    #expect(try folder.names() == ["again.onnx", again, "inline.onnx", "out.onnx", name])
   }
 
   @Test func neitherFileIsReplacedUnasked() throws {
     let graph = try layer().graph
-    try folder.write([1], to: "out.onnx.data")
+    _ = try write(graph, inlineLimit: 0)
+    let names = try folder.names()
+    let data = try #require(names.first { $0.hasSuffix(".data") })
+    try folder.write([1], to: data)
     #expect(throws: FileError.self) { try write(graph, inlineLimit: 0) }
-    #expect(try folder.names() == ["out.onnx.data"])
-    #expect(try folder.bytes("out.onnx.data") == [1])
+    #expect(try folder.bytes(data) == [1])
     _ = try write(graph, inlineLimit: 0, overwrite: true)
-    #expect(try folder.names() == ["out.onnx", "out.onnx.data"])
+    #expect(try folder.names().contains(data))
+  }
+
+  /// A model with other weights has another file of them, so one that is replaced is whole until it is gone.
+  @Test func otherWeightsAreInAnotherFile() throws {
+    _ = try write(try layer().graph, inlineLimit: 0)
+    let first = try folder.names()
+    let old = try folder.bytes("out.onnx")
+    _ = try write(try layer(36).graph, inlineLimit: 0, overwrite: true)
+    let second = try folder.names()
+    #expect(second.count == 3 && Set(first).isSubset(of: second))
+    let new = try folder.bytes("out.onnx")
+    #expect(new != old)
+  }
+
+  /// Whatever call fails: both files are there, or what was there before.
+  @Test func aFailureLeavesNothingBehind() throws {
+    let graph = try layer().graph
+    let sound = FaultyDevice(failing: nil)
+    try OutputDevices.$current.withValue(sound) { _ = try write(graph, inlineLimit: 0) }
+    let names = try folder.names()
+    #expect(sound.calls.filter { $0 == .name }.count == 2)
+    for place in sound.calls.indices {
+      let empty = try TemporaryFolder()
+      #expect(throws: FileError.self) {
+        try OutputDevices.$current.withValue(FaultyDevice(failing: place, with: .error(5))) {
+          try ONNXWriter.write(
+            graph, metadata: WriterTests.metadata, to: empty.path("out.onnx"), overwrite: false, inlineLimit: 0)
+        }
+      }
+      let isWhole = sound.calls[place] == .synchronizeFolder
+      #expect(try empty.names() == (isWhole ? names : []), "\(sound.calls[place])")
+    }
   }
 
   /// Names that ONNX would take for others: empty, with a zero byte, or those of nodes in between.
@@ -153,6 +195,54 @@ import Testing
     let error = #expect(throws: ONNXError.self) { try write(graph) }
     #expect(error?.code == .unexportable)
     #expect(error?.diagnosis.node == "value")
+    #expect(try folder.names().isEmpty)
+  }
+
+  /// QDQ: quantized and dequantized is what a product reads, and nothing else.
+  @Test func staticRangesStandAroundProductsAlone() throws {
+    var sketch = GraphSketch(seed: 9)
+    let tokens = sketch.graph.addInput("tokens", ValueType(.f32, [.symbol("batch"), 3, 16]))
+    let first = try sketch.add(sketch.quantizedLinear("one", outputs: 8, inputs: 16, groups: 1), tokens, name: "first")
+    let second = try sketch.add(
+      sketch.quantizedLinear("two", outputs: 8, inputs: 16, groups: 1), tokens, name: "second")
+    let sum = try sketch.add(.add, first, second, name: "sum")
+    sketch.output("result", try sketch.add(.gelu, sum, name: "value"))
+    let steps = ["tokens": ActivationRanges.Step(scale: 0.5, zeroPoint: 0)]
+    try ONNXWriter.write(
+      sketch.graph, metadata: WriterTests.metadata, quantization: .static(steps), to: folder.path("out.onnx"),
+      overwrite: false)
+    let bytes = TensorBytes(copying: try folder.bytes("out.onnx"))
+    let nodes = try ONNXModel(decoding: bytes.span).graph.nodes
+    #expect(nodes.filter { $0.type == "QuantizeLinear" }.map(\.inputs[0]) == ["tokens"])
+    let dequantized = nodes.filter { $0.type == "DequantizeLinear" }
+    #expect(dequantized.count == 3)
+    let products = nodes.filter { $0.type == "MatMul" }
+    #expect(products.count == 2)
+    for product in products {
+      #expect(product.inputs.allSatisfy { input in dequantized.contains { $0.outputs == [input] } })
+    }
+    for node in nodes where node.type != "MatMul" && node.type != "DequantizeLinear" {
+      #expect(!node.inputs.contains { input in dequantized.contains { $0.outputs == [input] } })
+    }
+  }
+
+  @Test func whatQDQCannotHoldIsRefused() throws {
+    var sketch = GraphSketch(seed: 9)
+    let tokens = sketch.graph.addInput("tokens", ValueType(.f32, [.symbol("batch"), 3, 16]))
+    let value = try sketch.add(
+      sketch.quantizedLinear("layer", outputs: 5, inputs: 16, groups: 2), tokens, name: "value")
+    sketch.output("result", value)
+    let grouped = sketch.graph
+    let whole = grouped.withoutGroups()
+    let step = ["tokens": ActivationRanges.Step(scale: 0.5, zeroPoint: 0)]
+    for (graph, steps) in [(grouped, step), (whole, [:])] {
+      let error = #expect(throws: ONNXError.self) {
+        try ONNXWriter.write(
+          graph, metadata: WriterTests.metadata, quantization: .static(steps), to: folder.path("out.onnx"),
+          overwrite: false)
+      }
+      #expect(error?.code == .unexportable && error?.diagnosis.node == "value")
+    }
     #expect(try folder.names().isEmpty)
   }
 

@@ -1,5 +1,6 @@
 import MultiwayCore
 import MultiwayGraph
+import MultiwayKernels
 @testable import MultiwayRuntime
 import MultiwayTestSupport
 import Testing
@@ -19,8 +20,10 @@ import Testing
     return start <= step && step <= end
   }
 
-  private func check(_ graph: Graph, _ symbols: [String: Int], keeping kept: Set<String> = []) throws {
-    let program = try Program(graph, releasesWeights: false, keeping: kept)
+  private func check(
+    _ graph: Graph, _ symbols: [String: Int], keeping kept: Set<String> = [], bfloat16: KernelContext? = nil
+  ) throws {
+    let program = try Program(graph, releasesWeights: false, keeping: kept, bfloat16: bfloat16)
     #expect(program.keptInputs.count == kept.count)
     let plan = try #require(MemoryPlan(program, symbols: symbols))
     #expect(plan.offsets.allSatisfy { $0 >= 0 && $0 % 64 == 0 })
@@ -32,6 +35,7 @@ import Testing
       case .elements: #expect(size >= shape.reduce(1, *) * (buffer.type.dtype.byteWidth ?? 1))
       // A byte for each number, a scale and a zero point for each group.
       case .quantizedTokens(let groups): #expect(size >= rows * (try #require(shape.last) + groups * 8))
+      case .roundedTokens: #expect(size >= rows * 2 * (try #require(shape.last)))
       }
     }
     for step in -1...program.steps.count {
@@ -42,6 +46,11 @@ import Testing
           plan.offsets[left] + plan.sizes[left] <= plan.offsets[right], "buffers \(left) and \(right) at step \(step)")
       }
     }
+  }
+
+  @Test(.enabled(if: ISA.best.multipliesBFloat16)) func roundedTokensHavePlaces() throws {
+    let graph = try Fixtures.graph("tiny/features")
+    try check(graph, ["batch": 3, "text_tokens": 5], bfloat16: try KernelContext())
   }
 
   /// Kept inputs have places of their own, the same for whatever sizes the others take.

@@ -102,13 +102,21 @@ import Testing
     let commands = [
       ["quantise", tiny, out], ["quantize", tiny], ["quantize", tiny, out, "--recipe", "int9"],
       ["quantize", tiny, folder.path("out.pth")], ["quantize", tiny, folder.path("out.safetensors")],
+      ["convert", tiny, folder.path("out.safetensors"), "--shard-size", "1GB"],
+      ["convert", tiny, folder.path("out/"), "--shard-size", "0"],
+      ["convert", tiny, folder.path("out/"), "--shard-size", "-1GB"],
+      ["convert", tiny, folder.path("out/"), "--shard-size", "1.5GB"],
+      ["convert", tiny, folder.path("out/"), "--shard-size", "9999999999GB"],
+      ["convert", tiny, folder.path("out/"), "--shard-size", "much"],
+      ["convert", tiny, folder.path("out/"), "--opset", "17"],
       ["convert", tiny, folder.path("out.txt")], ["convert", tiny, out, "--dtype", "f8"],
       ["convert", tiny, out, "--fast"],
       ["prune", tiny, out, "--keep", "audio"], ["run", tiny], ["run", tiny, "--inputs", tiny, "--threads", "0"],
       ["run", tiny, "--inputs", tiny, "--batch", "0"], ["bench", tiny, "--runs", "0"],
       ["bench", tiny, "--batch", "-1"],
       ["verify", tiny], ["verify", tiny, tiny, "--examples", "0"], ["inspect", tiny, "--state-dict", "nope"],
-      ["verify", tiny, tiny, "--certify"],
+      ["verify", tiny, tiny, "--certify"], ["bench", tiny, "--compute", "f16"],
+      ["verify", tiny, tiny, "--compute", "bf16", "--layers"],
     ]
     for arguments in commands {
       let run = try CommandLineRun(arguments)

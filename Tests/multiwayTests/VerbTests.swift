@@ -83,6 +83,24 @@ import Testing
     #expect(isEqual)
   }
 
+  /// A folder takes the place of a file wherever one is read.
+  @Test func aFolderIsAModel() throws {
+    let model = folder.path("model")
+    let converted = try multiway("convert", tiny, model + "/", "--shard-size", "40KB", "--json").json
+    #expect(converted["output"]?.string == model + "/")
+    #expect(try folder.names() == ["model"])
+    let inspected = try multiway("inspect", model)
+    #expect(inspected.output.contains("shards") && inspected.errors.isEmpty)
+    #expect(try multiway("verify", tiny, model).output.contains("PASSED"))
+    let again = try multiway("convert", tiny, model, "--shard-size", "40KB", expecting: 73)
+    #expect(again.errors.contains("--force"))
+    try multiway("convert", tiny, model, "--shard-size", "40KB", "--force")
+    let other = try multiway("convert", tiny, model, "--force", expecting: 73)
+    #expect(other.errors.contains("model.safetensors.index.json"))
+    try multiway("prune", tiny, folder.path("vision.pth"), "--keep", "vision")
+    #expect(try multiway("verify", tiny, folder.path("vision.pth")).output.contains("PASSED"))
+  }
+
   /// `--json` prints one object and nothing else.
   @Test func jsonIsOneObject() throws {
     let artifact = folder.path("out.gguf")

@@ -71,11 +71,21 @@ typedef struct {
                         float *scale);
 } mwk_gemm_i8;
 
+/// What the CPU's bf16 multiplier does; bias, activation and residual are those of mwk_gemm_f32.
+typedef struct {
+  /// acc[r][c] = the instruction's sum over pairs of x[r·x_stride + 2k + j]·panel[k][c][j], from +0.
+  void (*tile)(size_t rows, size_t pairs, const uint16_t *x, size_t x_stride, const uint16_t *panel, float *acc);
+  /// Rows of 64 values, two by two, to panel[pair][64][2]: `even` and `odd` are the first of each, 128 values apart.
+  void (*interleave)(size_t pairs, const uint16_t *even, const uint16_t *odd, uint16_t *panel);
+} mwk_gemm_bf16;
+
 const mwk_elementwise *mwk_elementwise_for(mwk_isa isa);
 const mwk_rows *mwk_rows_for(mwk_isa isa);
 const mwk_convert *mwk_convert_for(mwk_isa isa);
 const mwk_gemm_f32 *mwk_gemm_f32_for(mwk_isa isa);
 const mwk_gemm_i8 *mwk_gemm_i8_for(mwk_isa isa);
+/// NULL where the instruction set or this CPU has no bf16 multiplier.
+const mwk_gemm_bf16 *mwk_gemm_bf16_for(mwk_isa isa);
 
 #define MWK_JOIN_(a, b) a##_##b
 #define MWK_JOIN(a, b) MWK_JOIN_(a, b)

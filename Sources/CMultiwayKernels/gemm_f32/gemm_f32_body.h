@@ -76,8 +76,18 @@ MWK_INLINE v16 weights_at(mwk_weight_type type, const char *row, size_t at, size
 
 MWK_INLINE void pack_as(mwk_weight_type type, size_t outputs, size_t inputs, const char *weight, size_t row_bytes,
                         float *b) {
-  for (size_t o = 0; o < MWK_PANEL; o += MWK_LANES)
-    for (size_t i = 0; i < inputs; i += MWK_LANES) {
+  for (size_t o = 0; o < MWK_PANEL; o += MWK_LANES) {
+    size_t i = 0;
+    for (; o + MWK_LANES <= outputs && i + MWK_LANES <= inputs; i += MWK_LANES) {
+      v16 block[MWK_LANES];
+#pragma clang loop unroll(full)
+      for (size_t r = 0; r < MWK_LANES; r++)
+        block[r] = load_weights(type, weight + (o + r) * row_bytes + i * weight_bytes(type));
+      v_transpose(block);
+#pragma clang loop unroll(full)
+      for (size_t c = 0; c < MWK_LANES; c++) v_store(b + (i + c) * MWK_PANEL + o, block[c]);
+    }
+    for (; i < inputs; i += MWK_LANES) {
       v16 block[MWK_LANES];
       for (size_t r = 0; r < MWK_LANES; r++)
         block[r] = o + r < outputs ? weights_at(type, weight + (o + r) * row_bytes, i, inputs) : v_set(0.0f);
@@ -85,6 +95,7 @@ MWK_INLINE void pack_as(mwk_weight_type type, size_t outputs, size_t inputs, con
       size_t count = mwk_min(MWK_LANES, inputs - i);
       for (size_t c = 0; c < count; c++) v_store(b + (i + c) * MWK_PANEL + o, block[c]);
     }
+  }
 }
 
 static void pack(mwk_weight_type type, size_t outputs, size_t inputs, const void *weight, size_t row_bytes, float *b) {

@@ -85,6 +85,35 @@ typedef struct {
 /// y = activation(Σ x·w + bias) + residual, each Σ one chain of fma in the order of k.
 mwk_status mwk_linear_f32(const mwk_context *context, const mwk_linear_f32_job *job);
 
+/// Whether this CPU has a bf16 multiplier that kernels exist for, and whether an instruction set's kernels use it. Its sums are not
+/// the same on every CPU: nothing uses it unless it is asked for. Without it the functions below return mwk_unsupported.
+bool mwk_cpu_has_bf16(void);
+bool mwk_supports_bf16(mwk_isa isa);
+
+/// x rounded to bf16, half to even; rows of y are round_up(width, 2) values apart, the odd one out being 0.
+mwk_status mwk_round_rows_bf16(const mwk_context *context, size_t rows, size_t width, const float *x, uint16_t *y);
+/// mwk_layer_norm_f32 and mwk_round_rows_bf16, one after the other, without the row in between going to memory.
+mwk_status mwk_layer_norm_round_bf16(const mwk_context *context, size_t rows, size_t width, const float *x,
+                                     const float *weight, const float *bias, float eps, uint16_t *y);
+/// Weights [outputs][inputs] of `type`, at any address, rounded to bf16 as mwk_linear_bf16 reads them:
+/// [⌈outputs/64⌉][⌈inputs/2⌉][64][2], zero padded. `overflows` receives how many finite ones became infinite.
+mwk_status mwk_pack_bf16_panels(const mwk_context *context, size_t outputs, size_t inputs, mwk_weight_type type,
+                                const void *weight, uint16_t *panels, size_t *overflows);
+
+typedef struct {
+  size_t rows, inputs, outputs;
+  const uint16_t *x;            // [rows][round_up(inputs, 2)]
+  const uint16_t *panels;       // [⌈outputs/64⌉][⌈inputs/2⌉][64][2], zero padded
+  const float *bias;            // [outputs] or NULL
+  const float *residual;        // rows as y's, or NULL; may be y
+  mwk_activation activation;
+  float *y;                     // [rows], y_stride apart
+  size_t y_stride;
+} mwk_linear_bf16_job;
+
+/// y = activation(Σ x·w + bias) + residual, each Σ as the CPU's bf16 multiplier adds pairs, in the order of k.
+mwk_status mwk_linear_bf16(const mwk_context *context, const mwk_linear_bf16_job *job);
+
 #define MWK_ATTENTION_SEGMENTS 4
 
 typedef struct {
@@ -192,6 +221,7 @@ mwk_status mwk_quantize_weight_panels(const mwk_context *context, size_t outputs
 /// 0 where no such loop exists. `sink` keeps the result alive.
 double mwk_peak_i8(mwk_isa isa, size_t iterations, int32_t *sink);
 double mwk_peak_f32(mwk_isa isa, size_t iterations, float *sink);
+double mwk_peak_bf16(mwk_isa isa, size_t iterations, float *sink);
 
 #if defined(__cplusplus)
 }

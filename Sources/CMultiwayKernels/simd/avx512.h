@@ -94,27 +94,22 @@ MWK_INLINE int v_count_finite_from(v16 a, float limit) {
   return __builtin_popcount(from & _mm512_cmp_ps_mask(m, v_set(INFINITY), _CMP_LT_OQ));
 }
 MWK_INLINE void v_transpose(v16 r[MWK_LANES]) {
-  v16 t[MWK_LANES];
-  for (int i = 0; i < 16; i += 2) {
-    t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
-    t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+  // Four rows, then four columns at a time: 24 registers live at most.
+  for (int g = 0; g < 16; g += 4) {
+    v16 a = _mm512_unpacklo_ps(r[g], r[g + 1]), b = _mm512_unpackhi_ps(r[g], r[g + 1]);
+    v16 c = _mm512_unpacklo_ps(r[g + 2], r[g + 3]), d = _mm512_unpackhi_ps(r[g + 2], r[g + 3]);
+    r[g] = _mm512_shuffle_ps(a, c, 0x44);
+    r[g + 1] = _mm512_shuffle_ps(a, c, 0xee);
+    r[g + 2] = _mm512_shuffle_ps(b, d, 0x44);
+    r[g + 3] = _mm512_shuffle_ps(b, d, 0xee);
   }
-  for (int i = 0; i < 16; i += 4)
-    for (int j = 0; j < 2; j++) {
-      r[i + 2 * j] = _mm512_shuffle_ps(t[i + j], t[i + 2 + j], 0x44);
-      r[i + 2 * j + 1] = _mm512_shuffle_ps(t[i + j], t[i + 2 + j], 0xee);
-    }
   // r[4g+c] now holds, in each 128-bit lane L, column 4L+c of the rows 4g…4g+3.
   for (int c = 0; c < 4; c++) {
-    t[c] = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x88);
-    t[4 + c] = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xdd);
-    t[8 + c] = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x88);
-    t[12 + c] = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xdd);
-  }
-  for (int c = 0; c < 4; c++) {
-    r[c] = _mm512_shuffle_f32x4(t[c], t[8 + c], 0x88);
-    r[8 + c] = _mm512_shuffle_f32x4(t[c], t[8 + c], 0xdd);
-    r[4 + c] = _mm512_shuffle_f32x4(t[4 + c], t[12 + c], 0x88);
-    r[12 + c] = _mm512_shuffle_f32x4(t[4 + c], t[12 + c], 0xdd);
+    v16 e = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x88), f = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xdd);
+    v16 g = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x88), h = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xdd);
+    r[c] = _mm512_shuffle_f32x4(e, g, 0x88);
+    r[8 + c] = _mm512_shuffle_f32x4(e, g, 0xdd);
+    r[4 + c] = _mm512_shuffle_f32x4(f, h, 0x88);
+    r[12 + c] = _mm512_shuffle_f32x4(f, h, 0xdd);
   }
 }

@@ -28,8 +28,10 @@ struct PyTorchArchive {
     let world = TorchWorld(fileSize: file.byteCount, isBigEndian: isBigEndian, storages: storages)
     let object = try interpret(bytes, pickle, world: world)
     do throws(CheckpointError) {
-      return try object.checkpoint(
+      var checkpoint = try object.checkpoint(
         format: PyTorchZipReader.formatName, file: file, notes: notes(isBigEndian: isBigEndian))
+      try addRecordedMetadata(to: &checkpoint)
+      return checkpoint
     } catch {
       throw error.code == .noTensors && isScript ? codeWithoutParameters : error
     }
@@ -116,6 +118,22 @@ extension PyTorchArchive {
     case "big": return true
     case let text?:
       throw CheckpointError(.malformed, "the byte order is '\(text)'", expected: "'little' or 'big'")
+    }
+  }
+
+  /// Adds what `PyTorchWriter` kept beside the pickle. What the pickle says itself goes before it.
+  private func addRecordedMetadata(to checkpoint: inout Checkpoint) throws(CheckpointError) {
+    guard let entry = zip.entry(named: "\(root)/\(PyTorchWriter.metadataRecord)") else { return }
+    let bytes = try zip.contents(entry, limit: PickleLimits.maximumUnpackedSize)
+    do throws(JSONError) {
+      let object = try JSONParser.parse(bytes.array(of: UInt8.self)).object
+      for (key, value) in object?.members ?? [] where value.string != nil && checkpoint.metadata[key] == nil {
+        checkpoint.metadata[key] = value
+      }
+    } catch {
+      throw CheckpointError(
+        .malformed, "the record '\(PyTorchWriter.metadataRecord)' is no JSON: \(error.message)",
+        remedy: "the file was damaged: fetch it again", byteOffset: entry.localOffset)
     }
   }
 

@@ -4,8 +4,7 @@ public import MultiwayCore
 /// (Formats/safetensors/README.md).
 public struct SafetensorsProvenance: ~Copyable {
   /// The key in `__metadata__`.
-  public static let key = "multiway"
-  private static let format = 1
+  public static let key = Provenance.key
 
   private let provenance: Provenance
   private let names: [String]
@@ -36,26 +35,7 @@ public struct SafetensorsProvenance: ~Copyable {
   }
 
   /// The metadata value; it is as long before the digests are known as after.
-  var text: String {
-    let files = provenance.files.map { file in
-      var object: JSONObject = ["name": .string(file.name), "bytes": .integer(file.byteCount)]
-      if let sum = file.sha256 { object["sha256"] = .string(sum) }
-      return JSONValue.object(object)
-    }
-    return JSONValue.object([
-      "format": .integer(SafetensorsProvenance.format), "tool": .string(provenance.tool),
-      "recipe": .object(provenance.recipe), "source_files": .array(files),
-      "digest": .string(TensorDigest.algorithm),
-      "source_tensors": SafetensorsProvenance.object(sources.names, sources.digests),
-      "tensors": SafetensorsProvenance.object(names, digests),
-    ]).text()
-  }
-
-  private static func object(_ names: [String], _ digests: [String]) -> JSONValue {
-    var object = JSONObject()
-    for (name, digest) in zip(names, digests) { object[name] = .string(digest) }
-    return .object(object)
-  }
+  var text: String { provenance.text(of: names, digests: digests, sources: sources) }
 }
 
 extension Checkpoint {

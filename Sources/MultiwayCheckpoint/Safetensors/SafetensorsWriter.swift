@@ -16,12 +16,22 @@ public enum SafetensorsWriter {
     _ tensors: [StoredTensor], metadata: [String: String] = [:], provenance: Provenance? = nil, to path: String,
     overwrite: Bool = false, inputs: [FileIdentity] = [], progress: ((Int, Int) -> Void)? = nil
   ) throws {
+    var output = try OutputFile(path: path, overwrite: overwrite, inputs: inputs)
+    try write(tensors, metadata: metadata, provenance: provenance, to: &output, progress: progress)
+    try output.commit()
+  }
+
+  /// Writes `tensors` to a file that is empty, which then waits to be committed.
+  static func write(
+    _ tensors: [StoredTensor], metadata: [String: String], provenance: Provenance?, to output: inout OutputFile,
+    progress: ((Int, Int) -> Void)?
+  ) throws {
+    let path = output.path
     let ordered = try order(tensors, path: path)
     var digests = provenance.map { SafetensorsProvenance($0, of: ordered) }
     var metadata = metadata
     if let text = digests?.text { metadata[SafetensorsProvenance.key] = text }
     let header = try header(ordered, metadata: metadata, path: path)
-    var output = try OutputFile(path: path, overwrite: overwrite, inputs: inputs)
     try output.write([UInt64(header.count)])
     try output.write(header)
     let total = StateDict(name: "", tensors: ordered).byteCount
@@ -44,10 +54,10 @@ public enum SafetensorsWriter {
       // Digests have a fixed width, so the header is as long as before.
       try output.rewrite(try self.header(ordered, metadata: metadata, path: path), at: MemoryLayout<UInt64>.size)
     }
-    try output.commit()
   }
 
-  private static func order(_ tensors: [StoredTensor], path: String) throws(CheckpointError) -> [StoredTensor] {
+  /// The tensors in the order of the file: widest dtype first, then by name. Refuses what no safetensors file can hold.
+  static func order(_ tensors: [StoredTensor], path: String) throws(CheckpointError) -> [StoredTensor] {
     var names: Set<[UInt8]> = []
     for tensor in tensors {
       guard tensor.name != SafetensorsReader.metadataKey else {

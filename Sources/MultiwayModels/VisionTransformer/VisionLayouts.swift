@@ -69,7 +69,7 @@ enum VisionPreprocessing {
       preprocessing.standardDeviation = numbers(stated["image_std"]) ?? preprocessing.standardDeviation
       preprocessing.cropsCentre = stated["do_center_crop"]?.bool ?? false
       if let resample = stated["resample"]?.integer {
-        preprocessing.interpolation = interpolations[resample] ?? "bicubic"
+        preprocessing.interpolation = ImagePreprocessing.filter(number: resample) ?? "bicubic"
       }
       return (preprocessing, [])
     }
@@ -97,9 +97,6 @@ enum VisionPreprocessing {
     let assumption = "images normalised with mean and deviation 0.5; BEiT v2 was trained with ImageNet's"
     return (preprocessing, configuration.family == .beit ? [assumption] : [])
   }
-
-  /// The numbers of PIL's filters.
-  private static let interpolations = [0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"]
 
   private static func numbers(_ value: JSONValue?) -> [Float]? {
     guard let values = value?.array?.compactMap({ $0.number ?? $0.integer.map { Double($0) } }), values.count == 3

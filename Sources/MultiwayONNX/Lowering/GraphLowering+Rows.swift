@@ -38,64 +38,6 @@ extension GraphLowering {
     if let bias { emit("Add", [product, constant(bias)], .output(0)) }
   }
 
-  /// For each group of inputs: the activations in 8 bits, one scale and zero point for the whole tensor, times int8 weights.
-  mutating func quantizedLinear(_ linear: QuantizedLinear) {
-    let length = linear.inputs / linear.groups
-    var sum: String?
-    for group in 0..<linear.groups {
-      let isLast = group == linear.groups - 1 && linear.bias == nil
-      let range = group * length..<(group + 1) * length
-      let first = linear.groups == 1
-      let product = integerProduct(
-        linear, group: group, range, isLast && sum == nil ? .output(0) : .local(first ? "product" : "product_\(group)"))
-      sum = sum.map { emit("Add", [$0, product], isLast ? .output(0) : .local("sum_\(group)")) } ?? product
-    }
-    if let bias = linear.bias, let sum { emit("Add", [sum, constant(bias)], .output(0)) }
-  }
-
-  private mutating func integerProduct(
-    _ linear: QuantizedLinear, group: Int, _ inputs: Range<Int>, _ result: Result
-  ) -> String {
-    let activations = dynamicallyQuantized(input(), inputs, of: linear.inputs)
-    let panels = graph[linear.panels]
-    let weights = shared("panels \(linear.panels.index) \(group) of \(linear.groups)") { lowering in
-      lowering.weight(
-        lowering.groupName(panels.name, group, linear), .int8, [inputs.count, linear.outputs],
-        .panels(panels.data, inputs: inputs, of: linear))
-    }
-    let scales = constant(linear.scales, linear.groups == 1 ? "" : "/group_\(group)") {
-      .reshaped(.rows($0, group..<group + 1), [linear.outputs])
-    }
-    let product = emit("MatMulInteger", [activations.values, weights, activations.zero], .local("integers_\(group)"))
-    let numbers = cast(product, to: .float, .local("numbers_\(group)"))
-    let factors = emit("Mul", [activations.scale, scales], .local("factors_\(group)"))
-    return emit("Mul", [numbers, factors], result)
-  }
-
-  private func groupName(_ name: String, _ group: Int, _ linear: QuantizedLinear) -> String {
-    linear.groups == 1 ? name + ".int8" : "\(name).int8/group_\(group)"
-  }
-
-  /// A value in 8 bits with its scale and zero point, made once for all layers that read it.
-  private mutating func dynamicallyQuantized(
-    _ value: String, _ inputs: Range<Int>, of width: Int
-  ) -> (values: String, scale: String, zero: String) {
-    let suffix = inputs.count == width ? "" : "_\(inputs.lowerBound)"
-    let names = sharedList("quantized\(suffix) \(value)") { lowering in
-      var part = value
-      if inputs.count < width {
-        part = lowering.slice(
-          value, from: lowering.integers([inputs.lowerBound]), to: lowering.integers([inputs.upperBound]), axis: -1,
-          .named("\(value)/part\(suffix)"))
-      }
-      let outputs = ["", "_scale", "_zero_point"].map { lowering.unique("\(value)/quantized\(suffix)\($0)") }
-      lowering.nodes.append(
-        ONNXNode("DynamicQuantizeLinear", name: outputs[0], inputs: [part], outputs: outputs))
-      return outputs
-    }
-    return (names[0], names[1], names[2])
-  }
-
   /// 0.5 · x · (1 + erf(x / √2)).
   mutating func gelu() {
     if opset.hasGelu {

@@ -30,7 +30,7 @@ extension GraphLowering {
 
   mutating func prependToken(_ token: ConstantID) {
     let width = graph[token].data.shape[0]
-    let vector = constant(token, "") { .reshaped($0, [1, 1, width]) }
+    let vector = constant(token)
     let batch = length(input(), inputType().dimensions[0], axis: 0)
     let shape = concatenate([batch, integers([1, width])], axis: 0, .local("token_shape"))
     let tokens = emit("Expand", [vector, shape], .local("token"))
@@ -49,11 +49,19 @@ extension GraphLowering {
       emit("Add", [input(), positions], .output(0))
       return
     }
+    // A part of the table is cut out by a node, which consumers compute once: so the whole table is in the file.
     let rows = firstRow..<firstRow + count
-    let isWhole = rows == 0..<graph[table].data.shape[0]
-    let positions =
-      isWhole ? constant(table) : constant(table, "/rows_\(firstRow)_\(firstRow + count)") { .rows($0, rows) }
-    emit("Add", [input(), positions], .output(0))
+    let positions = constant(table)
+    guard rows != 0..<graph[table].data.shape[0] else {
+      emit("Add", [input(), positions], .output(0))
+      return
+    }
+    let part = shared("rows \(rows) of \(table.index)") { lowering in
+      let (first, end) = (lowering.integers([rows.lowerBound]), lowering.integers([rows.upperBound]))
+      let name = "\(lowering.graph[table].name)/rows_\(rows.lowerBound)_\(rows.upperBound)"
+      return lowering.slice(positions, from: first, to: end, axis: 0, .named(name))
+    }
+    emit("Add", [input(), part], .output(0))
   }
 
   mutating func zeroPadding() {

@@ -7,6 +7,7 @@ import MultiwayGraph
 struct GraphLowering {
   let graph: Graph
   let opset: ONNXOpset
+  let quantization: ONNXQuantization
   var nodes: [ONNXNode] = []
   var weights: [Weight] = []
   /// The name of every value in ONNX.
@@ -21,9 +22,10 @@ struct GraphLowering {
   private var sharedNames: [String: [String]] = [:]
 
   /// Lowers every node. The graph must verify.
-  init(_ graph: Graph, opset: ONNXOpset) throws(ONNXError) {
+  init(_ graph: Graph, opset: ONNXOpset, quantization: ONNXQuantization) throws(ONNXError) {
     self.graph = graph
     self.opset = opset
+    self.quantization = quantization
     node = Node(op: .add, inputs: [], outputs: [], role: nil, modality: .shared)
     nameValues()
     for node in graph.nodes {
@@ -43,7 +45,7 @@ struct GraphLowering {
     case .zeroPadding: zeroPadding()
     case .layerNorm(let weight, let bias, let epsilon): layerNorm(weight, bias, epsilon)
     case .linear(let weight, let bias): linear(weight, bias)
-    case .quantizedLinear(let linear): quantizedLinear(linear)
+    case .quantizedLinear(let linear): try quantizedLinear(linear)
     case .scale(let factor): emit("Mul", [input(), number(factor)], .output(0))
     case .scaleChannels(let factors): emit("Mul", [input(), constant(factors)], .output(0))
     case .gelu: gelu()
@@ -211,6 +213,13 @@ extension GraphLowering {
     shared("integer \(value)") { lowering in
       let bytes = TensorBytes(copying: [Int64(value)])
       return lowering.weight("integer/\(value)", .int64, [], .bytes(bytes.array(of: UInt8.self)))
+    }
+  }
+
+  /// One int8 number without dimensions.
+  mutating func byte(_ value: Int8) -> String {
+    shared("byte \(value)") { lowering in
+      lowering.weight("number/i8_\(value)", .int8, [], .bytes([UInt8(bitPattern: value)]))
     }
   }
 

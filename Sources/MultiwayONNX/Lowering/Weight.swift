@@ -21,6 +21,15 @@ struct Weight {
   var dimensions: [Int]
   var source: Source
 
+  /// The tensors of files that the elements are computed from.
+  var sources: [StoredTensor] {
+    switch source {
+    case .bytes: []
+    case .floats(let expression), .biasIndex(let expression, _), .panels(let expression, _, _):
+      expression.sources.flatMap(\.sources)
+    }
+  }
+
   /// The size in bytes; nil on overflow.
   var byteCount: Int? {
     guard let shape = Shape(checking: dimensions) else { return nil }

@@ -13,12 +13,15 @@ public final class SessionDecoding: DecodingEngine {
   /// - Parameters:
   ///   - isa: the instruction set; nil for the one that `MULTIWAY_ISA` names or the best that the CPU has.
   ///   - threads: the number of threads; nil for one a core.
-  public init(_ decoding: CaptionDecoding, isa: ISA? = nil, threads: Int? = nil) throws {
-    opening = try Session(decoding.opening, isa: isa, threads: threads)
+  ///   - compute: what layers that are not int8 are computed in.
+  public init(
+    _ decoding: CaptionDecoding, isa: ISA? = nil, threads: Int? = nil, compute: ComputeType = .f32
+  ) throws {
+    opening = try Session(decoding.opening, isa: isa, threads: threads, compute: compute)
     let image = (0..<decoding.layers).flatMap { layer in
       [CaptionDecoding.State.imageKey, .imageValue].map { $0.name(layer) }
     }
-    stepping = try Session(decoding.step, isa: isa, threads: threads, keeping: Set(image))
+    stepping = try Session(decoding.step, isa: isa, threads: threads, keeping: Set(image), compute: compute)
   }
 
   /// The name of the instruction set: `avx512`.

@@ -20,6 +20,7 @@ struct Bench: ParsableCommand {
   @Option(help: "Run at least this many times.") var runs = 20
   @Flag(help: "Show where the time goes, kernel by kernel.") var profile = false
   @Flag(help: "Print one JSON object instead of text.") var json = false
+  @OptionGroup var compute: ComputeArguments
   @OptionGroup var threads: ThreadArguments
   @OptionGroup var input: InputArguments
 
@@ -30,7 +31,7 @@ struct Bench: ParsableCommand {
 
   func run() throws {
     let loaded = try LoadedModel(path: model, options: input.options)
-    let session = try Session(loaded.graph, threads: threads.threads)
+    let session = try Session(loaded.graph, threads: threads.threads, compute: compute.compute)
     let inputs = try loaded.graph.bind(try SyntheticInputs.make(for: loaded.graph, examples: batch))
     var workspace = try Workspace(session, symbols: inputs.symbols)
     _ = try session.run(inputs, in: &workspace)
@@ -62,6 +63,7 @@ private struct Measurement {
   let work: Work
   let isa: String
   let threads: Int
+  let compute: ComputeType
   let workspaceBytes: Int
   let firstResult: Double?
   let peakMemory: Int
@@ -76,6 +78,7 @@ private struct Measurement {
     self.firstResult = firstResult
     isa = session.instructionSet
     threads = session.threadCount
+    compute = session.compute
     peakMemory = System.peakMemory
     peak = session.peakOperations(int8: work.int8 > work.float)
   }
@@ -86,7 +89,11 @@ private struct Measurement {
   func text(model: String) -> String {
     let milliseconds = { (seconds: Double) in fixed(seconds * 1000, 2) + " ms" }
     var rows = [
-      ["model", model], ["on", "\(isa), \(threads) threads, batch \(batch), \(times.count) runs"],
+      ["model", model],
+      [
+        "on",
+        "\(isa)\(compute == .bf16 ? " in bf16" : ""), \(threads) threads, batch \(batch), \(times.count) runs",
+      ],
       [
         "latency",
         "median \(milliseconds(median)), min \(milliseconds(times[0])), max \(milliseconds(times[times.count - 1]))",
@@ -109,7 +116,8 @@ private struct Measurement {
 
   func json(model: String, profile: ProfileReport?) -> JSONValue {
     var object: JSONObject = [
-      "model": .string(model), "isa": .string(isa), "threads": .integer(threads), "batch": .integer(batch),
+      "model": .string(model), "isa": .string(isa), "compute": .string(compute.rawValue),
+      "threads": .integer(threads), "batch": .integer(batch),
       "runs": .integer(times.count), "median_ms": .real(median * 1000), "min_ms": .real(times[0] * 1000),
       "max_ms": .real(times[times.count - 1] * 1000), "examples_per_second": .real(Double(batch) / median),
       "operations": .real(work.total), "gop_per_second": .real(rate / 1e9),

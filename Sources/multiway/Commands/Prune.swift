@@ -13,7 +13,8 @@ struct Prune: ParsableCommand {
       """)
 
   @Argument(help: "A checkpoint or an artifact.") var input: String
-  @Argument(help: "The output: .gguf, .onnx, or .safetensors for the checkpoint's own tensors.") var output: String
+  @Argument(help: "The output: .gguf, .onnx, or .safetensors, .pth or a folder for the checkpoint's own tensors.")
+  var output: String
   @Option(help: "The modality to keep: vision or text.") var keep: Keep?
   @OptionGroup var inputs: InputArguments
   @OptionGroup var sources: SourceArguments
@@ -25,7 +26,7 @@ struct Prune: ParsableCommand {
 
   func run() throws {
     let start = System.now
-    try OutputFile.checkDestination(output, overwrite: outputs.force)
+    try OutputKind.checkDestination(output, overwrite: outputs.force)
     let model = try LoadedModel(try sources.open(input, for: output), options: inputs.options)
     let bar = ProgressBar("pruning")
     let report = try Conversions.prune(

@@ -22,6 +22,7 @@ struct Run: ParsableCommand {
   @Option(help: "Where the outputs go: a safetensors file.") var outputs: String?
   @Option(help: "Run no more than this many examples at once.") var batch = 8
   @OptionGroup var captions: CaptionArguments
+  @OptionGroup var compute: ComputeArguments
   @OptionGroup var threads: ThreadArguments
   @OptionGroup var input: InputArguments
   @OptionGroup var output: OutputArguments
@@ -38,7 +39,7 @@ struct Run: ParsableCommand {
     if let (generator, image) = try captions.generator(for: loaded.graph, inputs: read.tensors) {
       return try write(generator, image, identities: read.identities + loaded.file.identities)
     }
-    let session = try Session(loaded.graph, threads: threads.threads)
+    let session = try Session(loaded.graph, threads: threads.threads, compute: compute.compute)
     let start = System.now
     let bar = ProgressBar("running")
     let results = try TensorFiles.naming(inputs) {
@@ -58,7 +59,7 @@ struct Run: ParsableCommand {
 
   /// Writes captions.
   private func write(_ generator: CaptionGenerator, _ image: TensorValue, identities: [FileIdentity]) throws {
-    var engine = try SessionDecoding(generator.decoding, threads: threads.threads)
+    var engine = try SessionDecoding(generator.decoding, threads: threads.threads, compute: compute.compute)
     let start = System.now
     let bar = ProgressBar("captioning")
     let captions = try TensorFiles.naming(inputs) {

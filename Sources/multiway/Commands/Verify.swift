@@ -4,6 +4,7 @@ import MultiwayConversion
 import MultiwayCore
 import MultiwayGraph
 import MultiwayParity
+import MultiwayRuntime
 
 /// `multiway verify REFERENCE CANDIDATE`.
 struct Verify: ParsableCommand {
@@ -28,11 +29,17 @@ struct Verify: ParsableCommand {
   @Option(help: "How many examples to make where no inputs are given.") var examples = 8
   @Option(help: "The seed of inputs that are made.") var seed: UInt64 = 0
   @Flag(help: "Replace files that exist.") var force = false
+  @OptionGroup var compute: ComputeArguments
   @OptionGroup var threads: ThreadArguments
   @OptionGroup var input: InputArguments
 
   func validate() throws {
     if examples < 1 || examples > 4096 { throw ValidationError("--examples takes a number from 1 to 4096.") }
+    if compute.compute != .f32, layers || bisect || certify {
+      throw ValidationError(
+        "--compute \(compute.compute.rawValue) goes with none of --layers, --bisect and --certify: layers are compared in fp32, and a certificate says what holds on every machine."
+      )
+    }
   }
 
   func run() throws {
@@ -46,7 +53,8 @@ struct Verify: ParsableCommand {
     let (tensors, labels, isSynthetic) = try readInputs(right.graph)
     let verification = Verification(
       reference: try Verification.specialised(left.graph, like: right.graph), candidate: right.graph,
-      gates: recipe.gates, threads: threads.threads, comparesLayers: layers || bisect)
+      gates: recipe.gates(computedIn: compute.compute), threads: threads.threads, comparesLayers: layers || bisect,
+      compute: compute.compute)
     let bar = ProgressBar("verifying")
     let result = try TensorFiles.naming(inputs) {
       try verification.run(tensors, labels: labels, isSynthetic: isSynthetic) { bar.update($0, $1) }
@@ -73,7 +81,7 @@ struct Verify: ParsableCommand {
     if let jsonPath, jsonPath != "-" { try write(page.json.text(indented: true) + "\n", to: jsonPath) }
     if let report { try write(page.html, to: report) }
     guard certify else { return }
-    guard case .artifact(let artifact) = right.file else {
+    guard case .artifact(let artifact) = right.file, artifact.holdsCertificates else {
       throw ConversionError(
         .usage, "only an artifact holds a certificate", expected: "a candidate that is an artifact", file: candidate)
     }

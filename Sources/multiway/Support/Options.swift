@@ -3,6 +3,7 @@ import MultiwayCheckpoint
 import MultiwayConversion
 import MultiwayCore
 import MultiwayPasses
+import MultiwayRuntime
 
 /// What can be said about an input beyond its path.
 struct InputArguments: ParsableArguments {
@@ -31,6 +32,25 @@ struct NumberList: ExpressibleByArgument {
     let parts = argument.split(separator: ",", omittingEmptySubsequences: false)
     numbers = parts.compactMap { Int($0) }
     if numbers.count != parts.count { return nil }
+  }
+}
+
+/// A number of bytes, with a unit or without: `2GB` is 2 · 10⁹, `2GiB` is 2 · 2³⁰.
+struct ByteSize: ExpressibleByArgument {
+  var count: Int
+
+  private static let units = [
+    ("KIB", 1 << 10), ("MIB", 1 << 20), ("GIB", 1 << 30), ("TIB", 1 << 40), ("KB", 1000), ("MB", 1_000_000),
+    ("GB", 1_000_000_000), ("TB", 1_000_000_000_000), ("B", 1),
+  ]
+
+  init?(argument: String) {
+    let text = argument.uppercased()
+    let unit = ByteSize.units.first { text.hasSuffix($0.0) } ?? ("", 1)
+    guard let number = Int(text.dropLast(unit.0.count)), number > 0 else { return nil }
+    let (product, overflow) = number.multipliedReportingOverflow(by: unit.1)
+    if overflow { return nil }
+    count = product
   }
 }
 
@@ -67,6 +87,24 @@ struct ThreadArguments: ParsableArguments {
 
   func validate() throws {
     if let threads, threads < 1 || threads > 1024 { throw ValidationError("--threads takes a number from 1 to 1024.") }
+  }
+}
+
+/// What a model is computed in.
+struct ComputeArguments: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      """
+      What layers that are not int8 are computed in: f32, with the same bits everywhere, or bf16, about twice as fast on CPUs that have it, \
+      with bits that depend on the kind of CPU.
+      """, valueName: "type"), transform: ComputeArguments.type)
+  var compute = ComputeType.f32
+
+  private static func type(_ name: String) throws -> ComputeType {
+    guard let type = ComputeType(rawValue: name) else {
+      throw ValidationError("--compute takes \(ComputeType.allCases.map(\.rawValue).joined(separator: " or ")).")
+    }
+    return type
   }
 }
 

@@ -1,6 +1,7 @@
 import MultiwayConversion
 import MultiwayCore
 import MultiwayParity
+import MultiwayRuntime
 
 /// A parity report for people and for machines: text, JSON, HTML.
 struct VerificationPage {
@@ -11,12 +12,15 @@ struct VerificationPage {
   let showsLayers: Bool
   let showsSuspect: Bool
 
+  /// What stands behind the instruction set.
+  private var arithmetic: String { report.compute == .bf16 ? " in bf16" : "" }
+
   /// The table and the verdict.
   var text: String {
     var parts = [
       Text.table([
         ["reference", reference + "  (fp32 interpreter)"],
-        ["candidate", candidate + "  (recipe \(recipe), runtime on \(report.isa))"],
+        ["candidate", candidate + "  (recipe \(recipe), runtime on \(report.isa)\(arithmetic))"],
         ["inputs", "\(report.exampleCount) examples" + (report.isSynthetic ? ", SYNTHETIC" : "")],
       ]),
       Text.table([outputHeader] + report.outputs.map(outputRow), rightAligned: [1, 2, 3, 4, 5]),
@@ -89,7 +93,7 @@ struct VerificationPage {
       [
         ["reference", name(reference)], ["candidate", name(candidate)], ["recipe", recipe],
         ["examples", "\(report.exampleCount)" + (report.isSynthetic ? " (synthetic)" : "")],
-        ["instruction set", report.isa], ["multiway", MultiwayVersion.current],
+        ["instruction set", report.isa + arithmetic], ["multiway", MultiwayVersion.current],
       ])
     body += "<h2>Outputs</h2>\n" + HTML.table(outputHeader, report.outputs.map(outputRow))
     if let accuracy = report.accuracy {
