@@ -35,7 +35,9 @@ extension FuzzedReader {
     case .npy: try load(try NPYReader.read(file))
     case .npz: try load(try NPZReader.read(file))
     case .zstd, .anyFile: try load(try CheckpointFormats.read(file))
-    case .onnx: try readModel(onnx: bytes)
+    case .onnx:
+      try load(try ONNXReader.read(MemorySource(bytes, path: FuzzedFixtures.external + "/fuzzed.onnx")))
+    case .onnxModel: try readModel(onnx: bytes)
     case .unpack:
       let (input, output) = try FuzzedFixtures.write(bytes)
       _ = try Delivery.unpack(input, to: output, overwrite: true)

@@ -124,7 +124,7 @@ extension PyTorchArchive {
   /// Adds what `PyTorchWriter` kept beside the pickle. What the pickle says itself goes before it.
   private func addRecordedMetadata(to checkpoint: inout Checkpoint) throws(CheckpointError) {
     guard let entry = zip.entry(named: "\(root)/\(PyTorchWriter.metadataRecord)") else { return }
-    let bytes = try zip.contents(entry, limit: PickleLimits.maximumUnpackedSize)
+    let bytes = try zip.contents(entry, limit: PickleLimits.unpackedSize(fileSize: file.fileByteCount))
     do throws(JSONError) {
       let object = try JSONParser.parse(bytes.array(of: UInt8.self)).object
       for (key, value) in object?.members ?? [] where value.string != nil && checkpoint.metadata[key] == nil {
