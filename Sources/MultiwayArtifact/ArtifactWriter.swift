@@ -17,25 +17,24 @@ public enum ArtifactWriter {
     _ graph: Graph, metadata: ArtifactMetadata, to path: String, overwrite: Bool, inputs: [FileIdentity] = [],
     progress: ((_ done: Int, _ total: Int) -> Void)? = nil
   ) throws {
-    var sources = SourceDigests(of: graph.constants.flatMap(\.data.sources).flatMap(\.sources))
+    let ledger = SourceLedger(of: graph.constants.flatMap(\.data.sources).flatMap(\.sources))
     let placeholders = graph.constants.map { _ in TensorDigest.placeholder }
-    let pairs = try pairs(graph, metadata, digests: GGUFDigests.pairs(sources, tensors: placeholders))
+    let pairs = try pairs(graph, metadata, digests: GGUFDigests.pairs(ledger.current, tensors: placeholders))
     let tensors = try tensors(graph)
+    let stream = try SourceStream(graph.constants, ledger: ledger)
     var writer = try GGUFWriter(
       path: path, overwrite: overwrite, inputs: inputs, metadata: pairs, tensors: tensors,
       alignment: Artifact.alignment)
-    var materializer = Materializer(discardsSources: true)
-    for (index, constant) in graph.constants.enumerated() {
-      // What is stored as it was read has the same digest; what is computed is read for it first.
-      var stored: StoredTensor?
-      if case .stored(let tensor) = constant.data, tensor.storage.origins == nil { stored = tensor }
-      if stored == nil { for source in constant.data.sources.flatMap(\.sources) { try sources.read(source) } }
-      try materializer.forEachPiece(of: constant.data) { piece in try writer.writeTensor(piece) }
-      if let stored { sources.note(writer.tensorDigests[index], of: stored) }
-      progress?(index + 1, graph.constants.count)
-    }
+    try stream.run(
+      graph.constants,
+      consume: { piece in try writer.writeTensor(piece.span) },
+      finish: { index, stored in
+        // What is stored as it was read has the same digest.
+        if let stored { ledger.note(writer.tensorDigests[index], of: stored) }
+        progress?(index + 1, graph.constants.count)
+      })
     let digests = writer.tensorDigests
-    try writer.finish(filling: GGUFDigests.pairs(sources, tensors: digests))
+    try writer.finish(filling: GGUFDigests.pairs(ledger.current, tensors: digests))
   }
 
   /// Writes a copy of an artifact with another certificate, tensors streamed through.

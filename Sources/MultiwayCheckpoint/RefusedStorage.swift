@@ -13,5 +13,6 @@ final class RefusedStorage: TensorStorage {
 
   func load() throws(TensorError) -> TensorBytes { throw error }
   func load(in range: Range<Int>) throws(TensorError) -> TensorBytes { throw error }
+  var workingByteCount: Int { 0 }
   func discard() {}
 }

@@ -40,6 +40,26 @@ private final class ComputedStorage: TensorStorage {
     }
   }
 
+  var isPacked: Bool { expression.sources.contains { $0.storage.isPacked } }
+
+  /// Parts are computed without the rest where the expression allows it; the pieces come in order.
+  var workingByteCount: Int {
+    Materializer.workingByteCount(of: expression, pieceSize: StoredTensor.pieceSize)
+  }
+
+  func stream(
+    in range: Range<Int>, pieceSize: Int, noting claim: SourceClaim?, _ body: (TensorBytes) throws -> Void
+  ) throws {
+    precondition(range == 0..<byteCount, "a computed tensor is streamed as a whole")
+    var materializer = Materializer(peekingFor: claim)
+    try materializer.stream(expression, pieceSize: pieceSize) { piece, stored in
+      try body(piece)
+      stored?.discard()
+    }
+  }
+
+  func verify() throws(TensorError) { for source in expression.sources { try source.storage.verify() } }
+
   var origins: [StoredTensor]? { expression.sources.flatMap(\.sources) }
 
   func discard() {

@@ -21,7 +21,8 @@ public struct ONNXOptions: Sendable {
   public var opset: Int?
   /// How int8 layers are written; a floating-point model is quantized first, as the recipe `int8` does. Nil keeps what the model is.
   public var int8: Int8Form?
-  /// The examples from which `qdq` takes the ranges of activations; synthetic ones without them.
+  /// The examples from which `qdq` takes the ranges of activations, synthetic ones without them; and on which a floating-point model is
+  /// balanced before it is quantized.
   public var calibration: Calibration?
 
   /// Makes options.
@@ -41,34 +42,19 @@ extension Conversions {
     _ input: LoadedModel, dtype: DType?, options: ONNXOptions, to path: String, overwrite: Bool, progress: Progress?
   ) throws -> ConversionReport {
     let opset = try options.opset.map { version throws(ONNXError) in try ONNXOpset(version) } ?? .standard
-    guard options.calibration == nil || options.int8 == .qdq else {
+    guard options.calibration == nil || options.int8 == .qdq || options.int8 == .dynamic && !input.graph.hasInt8Layers
+    else {
       throw ConversionError(
-        .usage, "a calibration without static ranges", expected: "--int8 qdq beside it, or none", file: path)
+        .usage, "a calibration that nothing asks for", expected: "--int8 qdq, or --int8 and a floating-point model",
+        file: path)
     }
     // A destination that cannot be written to is told before the model runs.
     try OutputFile.checkDestination(path, overwrite: overwrite, inputs: input.file.identities)
     var graph = input.graph
     var recipe = try input.recipe
-    let reports: [PassPipeline.Report]
-    if options.int8 != nil, !graph.hasInt8Layers {
-      recipe = Recipes.int8
-      recipe.matrixStorage = dtype
-      recipe.calibration = options.calibration?.description ?? "none: activations estimated from the weights"
-      let statistics = try options.calibration?.statistics(of: graph) ?? .estimated(for: graph)
-      reports = try run(recipe.pipeline(statistics: statistics), on: &graph, of: input)
-    } else {
-      var passes: [any Pass] = [RemoveUnreached()]
-      if let dtype {
-        passes.append(CastStorage(dtype))
-        if recipe.int8Roles.isEmpty, let plain = Recipes.all.first(where: { $0.name == dtype.shortName }) {
-          recipe = plain
-        }
-      }
-      reports = try run(PassPipeline(passes), on: &graph, of: input)
-    }
+    let reports = try prepare(&graph, of: input, &recipe, dtype: dtype, options)
     var form = ONNXForm(opset: opset, recipe: recipe)
     if options.int8 == .qdq {
-      graph = graph.withoutGroups()
       let calibration = try options.calibration ?? .synthetic(for: graph)
       form.quantization = .static(try calibration.steps(of: graph))
       form.notes.append("the ranges of activations come from \(calibration.description)")
@@ -81,10 +67,33 @@ extension Conversions {
     return report
   }
 
+  /// Runs the passes that make of a model's graph what is written, and sets the recipe that it then follows.
+  private static func prepare(
+    _ graph: inout Graph, of input: LoadedModel, _ recipe: inout Recipe, dtype: DType?, _ options: ONNXOptions
+  ) throws -> [PassPipeline.Report] {
+    if options.int8 != nil, !graph.hasInt8Layers {
+      recipe = Recipes.int8
+      recipe.matrixStorage = dtype
+      recipe.calibration = options.calibration?.description ?? "none: activations estimated from the weights"
+      let statistics = try options.calibration?.statistics(of: graph) ?? .estimated(for: graph)
+      return try run(recipe.pipeline(statistics: statistics), on: &graph, of: input)
+    }
+    var passes: [any Pass] = [RemoveUnreached()]
+    if let dtype {
+      passes.append(CastStorage(dtype))
+      if recipe.int8Roles.isEmpty, let plain = Recipes.all.first(where: { $0.name == dtype.shortName }) {
+        recipe = plain
+      }
+    }
+    return try run(PassPipeline(passes), on: &graph, of: input)
+  }
+
   /// Writes a graph of a model as ONNX.
   static func writeONNX(
     _ graph: Graph, of input: LoadedModel, _ form: ONNXForm, to path: String, overwrite: Bool, progress: Progress?
   ) throws -> ConversionReport {
+    // Each group of inputs would be a product of its own: time for a precision that one scale for all activations hides.
+    let graph = graph.withoutGroups()
     var notes = input.assumptions + input.notes + form.notes
     if graph.hasInt8Layers, case .dynamic = form.quantization {
       notes.append(

@@ -40,7 +40,8 @@ public enum Conversions {
   ) throws -> ConversionReport {
     guard try OutputKind(path: path) == .gguf else {
       throw ConversionError(
-        .usage, "a quantized model is an artifact", expected: "an output that ends in .gguf", file: path)
+        .usage, "a quantized model is an artifact, or a folder with compressed tensors",
+        expected: "an output that ends in .gguf or in /", file: path)
     }
     var graph = input.graph
     var recipe = recipe

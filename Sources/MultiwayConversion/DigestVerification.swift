@@ -74,6 +74,7 @@ public enum DigestVerification {
   private static func nothing(_ path: String) -> ConversionError {
     ConversionError(
       .unsupportedInput, "the file records no digests of its tensors",
-      expected: "a safetensors, PyTorch, GGUF or ONNX file that multiway wrote by convert, quantize or prune", file: path)
+      expected: "a safetensors, PyTorch, GGUF or ONNX file that multiway wrote by convert, quantize or prune",
+      file: path)
   }
 }

@@ -15,13 +15,15 @@ public enum OutputKind: String, CaseIterable, Sendable {
 
   /// Finds the kind of a path.
   public init(path: String) throws(ConversionError) {
-    if path.hasSuffix("/") || Folder.exists(path) {
+    let name = path.split(separator: "/", omittingEmptySubsequences: false).last.map(String.init) ?? path
+    let suffix = name.lastIndex(of: ".").map { String(name[name.index(after: $0)...]) } ?? ""
+    let kind = OutputKind(rawValue: suffix.lowercased())
+    // A folder that is there needs no slash, unless its name is that of another kind: then somebody meant a file.
+    if name.isEmpty || kind == nil && Folder.exists(path) {
       self = .folder
       return
     }
-    let name = path.split(separator: "/", omittingEmptySubsequences: false).last.map(String.init) ?? path
-    let suffix = name.lastIndex(of: ".").map { String(name[name.index(after: $0)...]) } ?? ""
-    guard let kind = OutputKind(rawValue: suffix.lowercased()), kind != .folder else {
+    guard let kind, kind != .folder else {
       throw ConversionError(
         .usage, suffix.isEmpty ? "the output has no extension" : "outputs of the kind .\(suffix) are not supported",
         expected: OutputKind.names, file: path)

@@ -123,6 +123,8 @@ public enum FileErrorCode: FailureCode {
   case inputOutput
   /// An input changed while it was read.
   case changed
+  /// Making an output took more memory than was allowed.
+  case memoryExceeded
 
   /// The exit code class.
   public var category: FailureCategory {
@@ -131,6 +133,7 @@ public enum FileErrorCode: FailureCode {
     case .leavesFolder: .data
     case .exists, .cannotCreate: .cannotCreate
     case .inputOutput, .changed: .inputOutput
+    case .memoryExceeded: .usage
     }
   }
 }

@@ -177,6 +177,8 @@ public final class MappedFile: @unchecked Sendable {
       throw FileError(.inputOutput, "cannot map the file: \(systemMessage(errno))", file: path)
     }
     unsafe base = address
+    // Else one byte that is read can make two megabytes of the page cache resident: headers lie everywhere in a checkpoint.
+    unsafe _ = madvise(address, size, MADV_NOHUGEPAGE)
     var file = mwf_file(
       device: identity.device, inode: identity.inode, size: UInt64(size),
       modified_seconds: Int64(status.st_mtim.tv_sec), modified_nanoseconds: Int64(status.st_mtim.tv_nsec))

@@ -150,6 +150,7 @@ public struct OutputFile: ~Copyable {
   private mutating func finish() throws(FileError) {
     try flush()
     for input in inputs { try MappedFile.checkUnchanged(input) }
+    try MemoryBudget.current?.check(for: path)
     try calling { (device, descriptor) throws(SystemCallError) in try device.synchronize(descriptor) }
   }
 

@@ -75,8 +75,6 @@ public struct SourceDigests {
   private var places: [String: Int] = [:]
 
   /// How much of a tensor is read before its pages are let go.
-  private static let sliceSize = 16 << 20
-
   /// Lists `tensors`. Those that were computed in memory come from no file and are left out.
   public init(of tensors: [StoredTensor]) {
     for tensor in tensors where !(tensor.storage is MemoryStorage) && places[tensor.name] == nil {
@@ -102,19 +100,22 @@ public struct SourceDigests {
 extension TensorDigest {
   /// Reads a tensor and gives the digest of its elements in C order and little-endian; pages are let go behind the reader.
   public static func of(_ tensor: StoredTensor) throws(TensorError) -> String {
-    let bytes = try tensor.contiguousBytes()
     var digest = TensorDigest()
-    var start = 0
-    while start < bytes.byteCount {
-      let slice = bytes.extracting(start..<min(bytes.byteCount, start + sliceSize))
-      digest.update(slice.span)
-      start += slice.byteCount
-      tensor.discard()
+    do {
+      try tensor.stream(pieceSize: StoredTensor.pieceSize) { piece in
+        digest.update(piece.span)
+        tensor.discard()
+      }
+    } catch let error as TensorError {
+      throw error
+    } catch let error as any DiagnosedError {
+      throw TensorError(.corrupt, error.diagnosis)
+    } catch {
+      throw TensorError(.corrupt, "\(error)", tensor: tensor.name)
     }
+    try tensor.storage.verify()
     return digest.finish()
   }
-
-  private static let sliceSize = 16 << 20
 }
 
 extension StoredTensor {

@@ -10,6 +10,20 @@ public protocol TensorStorage: AnyObject, Sendable {
   func discard()
   /// The tensors that the elements are computed from, nil for a storage that is not computed.
   var origins: [StoredTensor]? { get }
+  /// The bytes of `load(in:)` for a reader that goes through them once and in order, and calls `verify()` before anything comes of them:
+  /// checks may wait until then.
+  func peek(in range: Range<Int>) throws(TensorError) -> TensorBytes
+  /// Does the checks that `peek` left out.
+  func verify() throws(TensorError)
+  /// How much memory it takes to read a small part, besides the part: nothing where parts can be read without the rest.
+  var workingByteCount: Int { get }
+  /// True where the bytes are unpacked from a file in order, so that reading here and there costs time.
+  var isPacked: Bool { get }
+  /// Gives the bytes in `range`, which must lie within, in pieces of at most about `pieceSize`, as `peek` does. A storage that is computed
+  /// tells `claim` what it reads.
+  func stream(
+    in range: Range<Int>, pieceSize: Int, noting claim: SourceClaim?, _ body: (TensorBytes) throws -> Void
+  ) throws
 }
 
 extension TensorStorage {
@@ -17,6 +31,26 @@ extension TensorStorage {
   public func load(in range: Range<Int>) throws(TensorError) -> TensorBytes { try load().extracting(range) }
   /// Nil: the elements are stored.
   public var origins: [StoredTensor]? { nil }
+  /// The same as `load(in:)`, with all checks.
+  public func peek(in range: Range<Int>) throws(TensorError) -> TensorBytes { try load(in: range) }
+  /// Nothing was left out.
+  public func verify() {}
+  /// All of it, for a storage that does not say more.
+  public var workingByteCount: Int { byteCount }
+  /// False: the bytes lie in a file or in memory.
+  public var isPacked: Bool { false }
+  /// Cuts what `peek` gives: of everything at once where parts cannot be had without the rest.
+  public func stream(
+    in range: Range<Int>, pieceSize: Int, noting claim: SourceClaim?, _ body: (TensorBytes) throws -> Void
+  ) throws {
+    let whole = workingByteCount > 0 && !range.isEmpty ? try peek(in: range) : nil
+    for start in stride(from: range.lowerBound, to: range.upperBound, by: max(1, pieceSize)) {
+      let part = start..<min(range.upperBound, start + max(1, pieceSize))
+      try body(
+        try whole?.extracting(part.lowerBound - range.lowerBound..<part.upperBound - range.lowerBound) ?? peek(in: part)
+      )
+    }
+  }
 }
 
 /// A storage in memory.
@@ -31,6 +65,8 @@ public final class MemoryStorage: TensorStorage {
   public func load() -> TensorBytes { bytes }
   /// Nothing to let go.
   public func discard() {}
+  /// Nothing: the bytes are in memory.
+  public var workingByteCount: Int { 0 }
 }
 
 /// A storage that is a range of a file, with no checksum of its own.
@@ -56,6 +92,10 @@ public final class FileRange: TensorStorage {
   }
   /// Lets the pages go.
   public func discard() { file.discard(range) }
+  /// Nothing: parts are read without the rest.
+  public var workingByteCount: Int { 0 }
+  /// True where the file is packed.
+  public var isPacked: Bool { file.packing != nil }
 }
 
 /// A storage that is a part of another one.
@@ -79,6 +119,17 @@ public final class StorageSlice: TensorStorage {
     precondition(part.lowerBound >= 0 && part.upperBound <= range.count)
     return try whole.load(in: range.lowerBound + part.lowerBound..<range.lowerBound + part.upperBound)
   }
+  /// The bytes of a part of the part, unchecked as yet.
+  public func peek(in part: Range<Int>) throws(TensorError) -> TensorBytes {
+    precondition(part.lowerBound >= 0 && part.upperBound <= range.count)
+    return try whole.peek(in: range.lowerBound + part.lowerBound..<range.lowerBound + part.upperBound)
+  }
+  /// Checks the whole storage.
+  public func verify() throws(TensorError) { try whole.verify() }
+  /// True where the whole storage is.
+  public var isPacked: Bool { whole.isPacked }
+  /// What the whole storage takes.
+  public var workingByteCount: Int { whole.workingByteCount }
   /// Lets the pages of the whole storage go.
   public func discard() { whole.discard() }
 }
@@ -134,18 +185,56 @@ public struct StoredTensor: Sendable {
 
   /// The elements in C order and little-endian: in place where the storage holds them so, gathered into new memory otherwise.
   public func contiguousBytes() throws(TensorError) -> TensorBytes {
-    let size = byteCount
-    if size == 0 { return AlignedBuffer(byteCount: 0).bytes }
-    if isContiguous && !isBigEndian {
-      let (start, overflow) = elementOffset.multipliedReportingOverflow(by: dtype.bitWidth)
-      guard !overflow, start >= 0, start % 8 == 0, start / 8 <= storage.byteCount,
-        storage.byteCount - start / 8 >= size
-      else {
-        throw outside(storage.byteCount)
+    if byteCount == 0 { return AlignedBuffer(byteCount: 0).bytes }
+    guard isContiguous && !isBigEndian else { return try gathered(from: try storage.load()) }
+    guard let range = contiguousRange else { throw outside(storage.byteCount) }
+    return try storage.load(in: range)
+  }
+
+  /// Where the elements lie in the storage, nil where they do not lie there in C order and little-endian.
+  public var contiguousRange: Range<Int>? {
+    guard isContiguous && !isBigEndian else { return nil }
+    let (start, overflow) = elementOffset.multipliedReportingOverflow(by: dtype.bitWidth)
+    guard !overflow, start >= 0, start % 8 == 0, start / 8 <= storage.byteCount,
+      storage.byteCount - start / 8 >= byteCount
+    else { return nil }
+    return start / 8..<start / 8 + byteCount
+  }
+
+  /// How large the pieces are in which tensors pass through: they stay in a core's second-level cache.
+  public static let pieceSize = 1 << 20
+
+  /// `contiguousBytes()` for a reader that sees to it that the storage is verified before anything comes of the bytes.
+  public func peekedBytes(noting claim: SourceClaim?) throws(TensorError) -> TensorBytes {
+    guard byteCount > 0, let range = contiguousRange else { return try contiguousBytes() }
+    let bytes = try storage.peek(in: range)
+    claim?.note(bytes, at: range.lowerBound, of: storage)
+    return bytes
+  }
+
+  /// Gives the elements in C order and little-endian in pieces of at most about `pieceSize` bytes. Checks of the container may be left
+  /// to `storage.verify()`.
+  public func stream(
+    pieceSize: Int, noting claim: SourceClaim? = nil, _ body: (TensorBytes) throws -> Void
+  ) throws {
+    if byteCount == 0 { return }
+    if let range = contiguousRange {
+      var start = range.lowerBound
+      return try storage.stream(in: range, pieceSize: pieceSize, noting: claim) { piece in
+        claim?.note(piece, at: start, of: storage)
+        start += piece.byteCount
+        try body(piece)
       }
-      return try storage.load(in: start / 8..<start / 8 + size)
     }
-    return try gathered(from: try storage.load())
+    let bytes = try contiguousBytes()
+    for start in stride(from: 0, to: bytes.byteCount, by: pieceSize) {
+      try body(bytes.extracting(start..<min(bytes.byteCount, start + pieceSize)))
+    }
+  }
+
+  /// How much memory `stream` takes besides a piece.
+  public var workingByteCount: Int {
+    contiguousRange == nil ? storage.byteCount + byteCount : storage.workingByteCount
   }
 
   /// Lets the pages of the storage go.
@@ -210,13 +299,13 @@ public struct StoredTensor: Sendable {
 
   /// The elements as fp32 in C order. Integers and f64 round to nearest; packed, complex and exotic 8-bit floats are refused.
   public func floats() throws(TensorError) -> [Float] {
-    guard dtype.isDecodable else {
-      throw TensorError(
-        .unsupported, "\(dtype.rawValue) elements cannot be read as numbers",
-        expected: "one of " + DType.allCases.filter(\.isDecodable).map(\.rawValue).joined(separator: ", "), tensor: name
-      )
-    }
-    let bytes = try contiguousBytes()
+    try checkDecodable()
+    return try floats(from: try contiguousBytes())
+  }
+
+  /// The elements as fp32, from the bytes that `contiguousBytes()` or `peekedBytes(noting:)` gave.
+  public func floats(from bytes: TensorBytes) throws(TensorError) -> [Float] {
+    try checkDecodable()
     switch dtype {
     case .f32: return bytes.array(of: Float.self)
     case .f64: return bytes.array(of: Double.self).map { Float($0) }
@@ -226,6 +315,15 @@ public struct StoredTensor: Sendable {
     case .f8e4m3: return bytes.array(of: UInt8.self).map(HalfPrecision.float(fromF8E4M3:))
     case .bool: return bytes.array(of: UInt8.self).map { $0 == 0 ? 0 : 1 }
     default: return integers(bytes).map { Float($0) }
+    }
+  }
+
+  private func checkDecodable() throws(TensorError) {
+    guard dtype.isDecodable else {
+      throw TensorError(
+        .unsupported, "\(dtype.rawValue) elements cannot be read as numbers",
+        expected: "one of " + DType.allCases.filter(\.isDecodable).map(\.rawValue).joined(separator: ", "), tensor: name
+      )
     }
   }
 

@@ -7,8 +7,16 @@ public enum ISA: String, CaseIterable, Sendable, Comparable {
   case scalar
   /// AVX2 with FMA and F16C.
   case avx2
+  /// AVX2 and AVX-VNNI.
+  case avxVNNI = "avx-vnni"
   /// AVX-512 F, BW, VL, DQ and VNNI.
   case avx512
+  /// The vectors of ARMv8.
+  case neon
+  /// ARMv8 with the dot product of bytes (FEAT_DotProd).
+  case neonDotProduct = "neon-dotprod"
+  /// ARMv8 with the matrix product of bytes (FEAT_I8MM).
+  case neonI8MM = "neon-i8mm"
 
   /// Whether this CPU and its operating system can run it.
   public var isSupported: Bool { mwk_cpu_supports(code) }
@@ -19,7 +27,7 @@ public enum ISA: String, CaseIterable, Sendable, Comparable {
   /// The fastest set that can run here.
   public static var best: ISA { supported.last ?? .scalar }
 
-  /// Slower before faster.
+  /// Slower before faster where a CPU has both.
   public static func < (left: ISA, right: ISA) -> Bool { left.code.rawValue < right.code.rawValue }
 
   /// The set that `MULTIWAY_ISA` names in `environment`, or the best one where it names none.
@@ -45,7 +53,11 @@ public enum ISA: String, CaseIterable, Sendable, Comparable {
     switch self {
     case .scalar: mwk_isa_scalar
     case .avx2: mwk_isa_avx2
+    case .avxVNNI: mwk_isa_avx_vnni
     case .avx512: mwk_isa_avx512
+    case .neon: mwk_isa_neon
+    case .neonDotProduct: mwk_isa_neon_dotprod
+    case .neonI8MM: mwk_isa_neon_i8mm
     }
   }
 }

@@ -9,6 +9,13 @@ public struct QuantizedWeightPanels: Sendable {
   public var scales: TensorBytes
   /// i32, [groups, outputs]: the sum of the s8 weights.
   public var sums: TensorBytes
+
+  /// Groups the three tensors.
+  public init(panels: TensorBytes, scales: TensorBytes, sums: TensorBytes) {
+    self.panels = panels
+    self.scales = scales
+    self.sums = sums
+  }
 }
 
 /// fp32 values stored in 16 bits each.
@@ -28,6 +35,23 @@ extension KernelContext {
   public func quantizeWeightPanels(
     _ weights: TensorBytes, outputs: Int, inputs: Int, groups: Int = 1, columnScales: TensorBytes? = nil
   ) throws(KernelError) -> QuantizedWeightPanels {
+    let (panels, broken) = quantizeRows(
+      weights, outputs: outputs, inputs: inputs, groups: groups, columnScales: columnScales)
+    if broken > 0 { throw KernelContext.nonFinite(broken, of: outputs) }
+    return panels
+  }
+
+  /// The error for rows that cannot be quantized.
+  public static func nonFinite(_ broken: Int, of outputs: Int) -> KernelError {
+    KernelError(
+      .nonFinite, "\(broken) of \(outputs) rows of weights hold a NaN or an infinity", expected: "finite weights")
+  }
+
+  /// Does what `quantizeWeightPanels` does for some of a matrix's rows, and counts those that hold a NaN or an infinity; what is given
+  /// for them means nothing.
+  public func quantizeRows(
+    _ weights: TensorBytes, outputs: Int, inputs: Int, groups: Int, columnScales: TensorBytes?
+  ) -> (panels: QuantizedWeightPanels, broken: Int) {
     precondition(weights.byteCount == product(outputs, inputs, 4), "the weights do not fill outputs × inputs")
     Int8Weights.check(inputs: inputs, groups: groups)
     defer { withExtendedLifetime((weights, columnScales)) {} }
@@ -41,11 +65,7 @@ extension KernelContext {
       mwk_quantize_weight_panels(
         pointer, outputs, inputs, groups, source, columns, panels.mutablePointer(to: Int8.self),
         scales.mutablePointer(to: Float.self), sums.mutablePointer(to: Int32.self), &broken))
-    guard broken == 0 else {
-      throw KernelError(
-        .nonFinite, "\(broken) of \(outputs) rows of weights hold a NaN or an infinity", expected: "finite weights")
-    }
-    return QuantizedWeightPanels(panels: panels.bytes, scales: scales.bytes, sums: sums.bytes)
+    return (QuantizedWeightPanels(panels: panels.bytes, scales: scales.bytes, sums: sums.bytes), broken)
   }
 
   /// Decodes `bytes` of IEEE binary16, bfloat16 or binary32 values; trailing bytes that fill no value are left out.

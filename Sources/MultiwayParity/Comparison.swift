@@ -27,7 +27,7 @@ public struct Comparison: Sendable, Hashable {
 }
 
 /// Gathers a comparison example by example, so that nothing but sums is kept.
-struct ComparisonAccumulator {
+public struct ComparisonAccumulator {
   private var signal = 0.0
   private var noise = 0.0
   private var candidateSignal = 0.0
@@ -41,12 +41,19 @@ struct ComparisonAccumulator {
   private var rows = 0
   private var agreeing = 0
 
+  /// Starts with nothing.
+  public init() {}
+
+  /// Adds as many elements of the one as of the other.
+  public mutating func add(reference: [Float], candidate: [Float]) {
+    precondition(reference.count == candidate.count, "\(reference.count) and \(candidate.count) elements")
+    for index in reference.indices { add(Double(reference[index]), Double(candidate[index])) }
+  }
+
   /// Adds the values of some examples.
   /// - Parameter isClassification: compare the answers of logits.
   mutating func add(reference: TensorValue, candidate: TensorValue, isClassification: Bool = false) {
-    let (left, right) = (reference.floats, candidate.floats)
-    precondition(left.count == right.count, "values of \(reference.shape) and \(candidate.shape) cannot be compared")
-    for index in left.indices { add(Double(left[index]), Double(right[index])) }
+    add(reference: reference.floats, candidate: candidate.floats)
     guard isClassification else { return }
     let (expected, found) = (TopOne.answers(reference), TopOne.answers(candidate))
     rows += expected.count
@@ -70,7 +77,8 @@ struct ComparisonAccumulator {
     high = max(high, reference)
   }
 
-  func result(name: String) -> Comparison {
+  /// The comparison of all that was added.
+  public func result(name: String) -> Comparison {
     let ratio = noise == 0 ? .infinity : signal / noise
     let norms = (signal * candidateSignal).squareRoot()
     return Comparison(

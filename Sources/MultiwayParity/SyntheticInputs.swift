@@ -10,6 +10,15 @@ public enum SyntheticInputs {
   /// More elements than these are refused: an artifact may claim any image size.
   private static let maximumElements = 1 << 28
 
+  /// The sizes that the graph's symbols take in inputs of so many examples.
+  public static func sizes(for graph: Graph, examples: Int) -> [String: Int] {
+    var sizes: [String: Int] = [:]
+    for symbol in graph.inputs.flatMap({ graph[$0].type.dimensions.compactMap(\.symbol) }) {
+      sizes[symbol] = symbol == "text_tokens" ? min(textTokens, capacity(graph)) : examples
+    }
+    return sizes
+  }
+
   /// Makes inputs for a graph. Throws `.tooLarge` where they would be larger than any model of the family needs.
   /// - Parameters:
   ///   - examples: the batch.
@@ -19,12 +28,10 @@ public enum SyntheticInputs {
   ) throws(ParityError) -> [String: TensorValue] {
     var random = SeededNumbers(seed: seed)
     var inputs: [String: TensorValue] = [:]
-    let textLength = min(textTokens, capacity(graph))
+    let sizes = sizes(for: graph, examples: examples)
     for id in graph.inputs {
       let value = graph[id]
-      let dimensions = value.type.dimensions.map { dimension in
-        dimension.size ?? (dimension.symbol == "text_tokens" ? textLength : examples) + dimension.offset
-      }
+      let dimensions = value.type.dimensions.map { $0.resolved(sizes) ?? 0 }
       guard let shape = Shape(checking: dimensions), shape.elementCount <= maximumElements else {
         throw ParityError(
           .tooLarge, "the input \(value.name): \(value.type) is too large to make for \(examples) examples",

@@ -47,27 +47,52 @@ public struct FoldNorms: Pass {
 
   /// Folds every norm that only linear layers read.
   public func run(on graph: inout Graph) throws(PassError) -> PassStatistics {
-    let consumers = graph.consumers()
+    let candidates = candidates(graph)
+    let choices = try choices(candidates, graph)
     var tally = Tally()
-    for position in graph.nodes.indices {
-      guard case .layerNorm(let weight, let bias, let epsilon) = graph.nodes[position].op,
-        weight != nil || bias != nil, let norms = graph.twins(of: position), norms.first == position,
-        let layers = layers(behind: norms, of: graph, consumers)
-      else { continue }
-      let outputs = norms.map { graph.nodes[$0].outputs[0] }
-      let choice = try weight.map { weight throws(PassError) in
-        try choose(
-          graph, weight: weight, bias: bias, layers: layers.map { $0[0] }, names: outputs.map { graph[$0].name })
+    for (candidate, choice) in zip(candidates, choices) {
+      if candidate.bias == nil, case .keep = choice { continue }
+      if let bias = candidate.bias { fold(bias: bias, into: candidate.layers, of: &graph) }
+      let kept = candidate.weight.flatMap { move($0, choice, into: candidate.layers.map { $0[0] }, of: &graph) }
+      for norm in candidate.norms {
+        graph.nodes[norm].op = .layerNorm(weight: kept, bias: nil, epsilon: candidate.epsilon)
+        graph[graph.nodes[norm].outputs[0]].name += ".folded"
+        tally.count(choice)
       }
-      if bias == nil, case .keep = choice ?? .keep { continue }
-      if let bias { fold(bias: bias, into: layers, of: &graph) }
-      let kept = weight.flatMap { move($0, choice ?? .keep, into: layers.map { $0[0] }, of: &graph) }
-      for norm in norms { graph.nodes[norm].op = .layerNorm(weight: kept, bias: nil, epsilon: epsilon) }
-      for output in outputs { graph[output].name += ".folded" }
-      for _ in norms { tally.count(choice ?? .keep) }
     }
     graph.removeDeadCode()
     return tally.statistics
+  }
+
+  /// Norms with the same constants, and the layers that read them.
+  private struct Candidate {
+    var norms: [Int]
+    var layers: [[Int]]
+    var weight: ConstantID?
+    var bias: ConstantID?
+    var epsilon: Float
+  }
+
+  private func candidates(_ graph: Graph) -> [Candidate] {
+    let consumers = graph.consumers()
+    return graph.nodes.indices.compactMap { position in
+      guard case .layerNorm(let weight, let bias, let epsilon) = graph.nodes[position].op,
+        weight != nil || bias != nil, let norms = graph.twins(of: position), norms.first == position,
+        let layers = layers(behind: norms, of: graph, consumers)
+      else { return nil }
+      return Candidate(norms: norms, layers: layers, weight: weight, bias: bias, epsilon: epsilon)
+    }
+  }
+
+  /// What becomes of each candidate's weight. No candidate's layers are another's, so all can be tried at once.
+  private func choices(_ candidates: [Candidate], _ graph: Graph) throws(PassError) -> [NormFolding.Choice] {
+    do {
+      return try Pipeline.map(candidates.count) { place in try choose(candidates[place], graph) }
+    } catch let error as any DiagnosedError {
+      throw PassError(.weights, error.diagnosis)
+    } catch {
+      throw PassError(.weights, "\(error)")
+    }
   }
 
   /// The layers that read the results of norms with the same constants, those with the same constants together. Nil where something else
@@ -145,27 +170,22 @@ public struct FoldNorms: Pass {
     }
   }
 
-  private func choose(
-    _ graph: Graph, weight: ConstantID, bias: ConstantID?, layers: [Int], names: [String]
-  ) throws(PassError) -> NormFolding.Choice {
+  private func choose(_ candidate: Candidate, _ graph: Graph) throws -> NormFolding.Choice {
+    let layers = candidate.layers.map { $0[0] }
     let becomeInt8 = layers.allSatisfy { graph.nodes[$0].role.map(roles.contains) ?? false }
-    guard becomeInt8, weights != .never else { return .keep }
+    guard let weight = candidate.weight, becomeInt8, weights != .never else { return .keep }
     guard weights == .whereErrorDoesNotGrow else { return .fold }
     var matrices: [TensorExpression] = []
     for layer in layers {
       if case .linear(let matrix, _) = graph.nodes[layer].op { matrices.append(graph[matrix].data) }
     }
-    do {
-      var materializer = Materializer(discardsSources: false)
-      let folding = NormFolding(
-        weight: try materializer.floats(of: graph[weight].data),
-        bias: try bias.map { try materializer.floats(of: graph[$0].data) }, channels: statistics?.together(names))
-      return try folding.choose(matrices)
-    } catch let error as any DiagnosedError {
-      throw PassError(.weights, error.diagnosis)
-    } catch {
-      throw PassError(.weights, "\(error)")
-    }
+    let names = candidate.norms.map { graph[graph.nodes[$0].outputs[0]].name }
+    var materializer = Materializer(peekingFor: nil)
+    let folding = NormFolding(
+      weight: try materializer.floats(of: graph[weight].data),
+      bias: try candidate.bias.map { try materializer.floats(of: graph[$0].data) },
+      channels: statistics?.together(names))
+    return try folding.choose(matrices)
   }
 }
 

@@ -12,22 +12,35 @@ extension ActivationStatistics {
   /// mean W·β + b and the deviation ‖W diag γ‖ in each channel. That holds through GELU by its moments, and through attention, which averages
   /// tokens; the norm behind it makes the whole have mean 0 and deviation 1. Norms that follow something else are left out.
   public static func estimated(for graph: Graph) throws -> ActivationStatistics {
-    var statistics = ActivationStatistics()
     let producers = graph.producers()
-    var materializer = Materializer(discardsSources: true)
-    for node in graph.nodes {
-      guard case .layerNorm(let weight?, let bias, _) = node.op,
-        let source = NormSource(graph, producers, of: node.inputs[0]),
-        let moments = try source.moments(graph, &materializer)
-      else { continue }
-      let name = graph[node.outputs[0]].name
-      let scale = try materializer.floats(of: graph[weight].data)
-      let shift = try bias.map { try materializer.floats(of: graph[$0].data) } ?? []
+    let norms = graph.nodes.filter { node in
+      if case .layerNorm(.some, _, _) = node.op { return true }
+      return false
+    }
+    let estimates = try Pipeline.map(norms.count) { place in try tokens(of: norms[place], graph, producers) }
+    var statistics = ActivationStatistics()
+    for (node, estimate) in zip(norms, estimates) {
+      guard let estimate else { continue }
       statistics.add(
-        try moments.normedTokens(scale: scale, shift: shift, isRectified: source.isRectified, &materializer),
-        width: scale.count, of: name, examples: estimateWeight)
+        estimate.tokens, width: estimate.width, of: graph[node.outputs[0]].name, examples: estimateWeight)
     }
     return statistics
+  }
+
+  /// Tokens as a norm may give them, nil where its input tells nothing.
+  private static func tokens(
+    of node: Node, _ graph: Graph, _ producers: [Int?]
+  ) throws -> (tokens: [Float], width: Int)? {
+    var materializer = Materializer(peekingFor: nil)
+    guard case .layerNorm(let weight?, let bias, _) = node.op,
+      let source = NormSource(graph, producers, of: node.inputs[0]),
+      let moments = try source.moments(graph, &materializer)
+    else { return nil }
+    let scale = try materializer.floats(of: graph[weight].data)
+    let shift = try bias.map { try materializer.floats(of: graph[$0].data) } ?? []
+    let tokens = try moments.normedTokens(
+      scale: scale, shift: shift, isRectified: source.isRectified, &materializer)
+    return (tokens, scale.count)
   }
 }
 
@@ -76,19 +89,12 @@ private struct NormSource {
     let squares = scale.map { Double($0) * Double($0) }
     var moments = ChannelMoments(means: start.map(Double.init), deviations: [])
     if moments.means.isEmpty { moments.means = [Double](repeating: 0, count: outputs) }
-    let matrix = try materializer.floats(of: data)
-    for output in 0..<outputs {
-      let row = output * inputs
-      var (square, mean) = (0.0, 0.0)
-      for input in 0..<inputs {
-        let element = Double(matrix[row + input])
-        square += element * element * squares[input]
+    try materializer.forEachRows(of: data) { rows, matrix in
+      let sums = WeightSums.moments(matrix, squares: squares, shift: shift)
+      for (place, output) in rows.enumerated() {
+        moments.means[output] += sums.means[place]
+        moments.deviations.append(sums.squares[place].squareRoot())
       }
-      if !shift.isEmpty {
-        for input in 0..<inputs { mean += Double(matrix[row + input]) * Double(shift[input]) }
-      }
-      moments.means[output] += mean
-      moments.deviations.append(square.squareRoot())
     }
     let isUsable = (moments.means + moments.deviations).allSatisfy(\.isFinite)
     return isUsable ? moments : nil

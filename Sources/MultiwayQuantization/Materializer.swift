@@ -8,18 +8,49 @@ import MultiwayKernels
 public struct Materializer {
   /// Let the pages of source tensors go once they have been read, so that memory does not grow with the model.
   let discardsSources: Bool
+  /// Leave checksums to whoever verifies the sources before anything comes of the results.
+  let peeks: Bool
+  /// Is told what is read.
+  let claim: SourceClaim?
   /// The matrix quantized last: its three tensors are asked for one after the other.
   var quantized: (matrix: QuantizedMatrix, tensors: QuantizedWeightPanels)?
+  /// The threads of the kernels.
+  private let threads: Int
   /// The kernels, started when they are first needed.
-  var kernels: KernelContext?
+  private var kernels: KernelContext?
 
   /// Makes a materializer.
   /// - Parameter discardsSources: true when every tensor is needed once, as when converting.
-  public init(discardsSources: Bool) { self.discardsSources = discardsSources }
+  public init(discardsSources: Bool) {
+    self.discardsSources = discardsSources
+    (peeks, claim) = (false, nil)
+    threads = KernelContext.coreCount
+  }
+
+  /// Makes a materializer for one of several threads that work side by side. Checksums of sources are compared only as far as their bytes
+  /// pass in order: the caller settles the claim, or verifies the sources, before anything comes of the results.
+  public init(peekingFor claim: SourceClaim? = nil) {
+    (discardsSources, peeks) = (true, true)
+    self.claim = claim
+    threads = 1
+  }
+
+  /// The kernels that do the work: the results do not depend on how many threads there are.
+  mutating func context() throws -> KernelContext {
+    if let kernels { return kernels }
+    let context = try KernelContext(isa: try ISA.selected(), threads: threads)
+    kernels = context
+    return context
+  }
+
+  /// The elements of a stored tensor or a view of one.
+  func elements(of stored: StoredTensor) throws(TensorError) -> TensorBytes {
+    try peeks ? stored.peekedBytes(noting: claim) : stored.contiguousBytes()
+  }
 
   /// The elements in C order and little-endian, in the dtype of the expression. Stored tensors that lie in C order come in place.
   public mutating func bytes(of expression: TensorExpression) throws -> TensorBytes {
-    if let stored = Materializer.view(of: expression) { return try stored.contiguousBytes() }
+    if let stored = Materializer.view(of: expression) { return try elements(of: stored) }
     switch expression {
     case .reshaped(let source, _): return try bytes(of: source)
     case .permuted(let source, let axes): return try permuted(source, axes).contiguousBytes()
@@ -50,8 +81,8 @@ public struct Materializer {
   /// The elements as fp32, for floating-point expressions.
   public mutating func floats(of expression: TensorExpression) throws -> [Float] {
     if let stored = Materializer.view(of: expression) {
-      defer { if discardsSources { stored.discard() } }
-      return try stored.floats()
+      defer { discard(expression) }
+      return try stored.floats(from: try elements(of: stored))
     }
     switch expression {
     case .reshaped(let source, _): return try floats(of: source)
@@ -84,28 +115,6 @@ public struct Materializer {
       ).floats()
     case .stored, .quantized:
       throw TensorError(.unsupported, "\(expression.dtype.rawValue) elements cannot be read as numbers")
-    }
-  }
-
-  /// Calls `body` with the elements in order, in pieces of at most about `pieceBytes`, so that a table of any size passes
-  /// through bounded memory.
-  public mutating func forEachPiece(
-    of expression: TensorExpression, pieceBytes: Int = 16 << 20, _ body: (borrowing RawSpan) throws -> Void
-  ) throws {
-    let rows = expression.shape.rank > 1 ? expression.shape[0] : 1
-    let size = expression.shape.byteCount(of: expression.dtype) ?? 0
-    guard rows > 1, size > pieceBytes, Materializer.isRowwise(expression) else {
-      let elements = try bytes(of: expression)
-      try body(elements.span)
-      if discardsSources { for source in expression.sources { source.discard() } }
-      return
-    }
-    let step = max(1, rows * pieceBytes / size)
-    for first in stride(from: 0, to: rows, by: step) {
-      let piece = Materializer.rows(first..<min(rows, first + step), of: expression)
-      let elements = try bytes(of: piece)
-      try body(elements.span)
-      if discardsSources { for source in expression.sources { source.discard() } }
     }
   }
 }
@@ -142,7 +151,7 @@ extension Materializer {
   }
 
   /// True where row `i` of the result depends on row `i` of the source alone, so that the work can be cut into pieces.
-  private static func isRowwise(_ expression: TensorExpression) -> Bool {
+  static func isRowwise(_ expression: TensorExpression) -> Bool {
     switch expression {
     case .stored: true
     case .cast(let source, _), .scaled(let source, _), .columnsScaled(let source, _), .rowsScaled(let source, _),
@@ -207,23 +216,12 @@ extension Materializer {
   private mutating func shiftedBias(
     _ bias: TensorExpression?, _ weight: TensorExpression, _ shift: TensorExpression
   ) throws -> [Float] {
-    let outputs = weight.shape[0]
-    let offsets = try floats(of: shift)
-    let start = try bias.map { try floats(of: $0) } ?? [Float](repeating: 0, count: outputs)
-    let width = offsets.count
+    let vector = try floats(of: shift)
+    let start = try bias.map { try floats(of: $0) } ?? []
     var result: [Float] = []
-    result.reserveCapacity(outputs)
-    // A piece at a time: the matrix may be the table of a vocabulary.
-    let step = Materializer.isRowwise(weight) ? max(1, (4 << 20) / max(1, width)) : max(1, outputs)
-    for first in stride(from: 0, to: outputs, by: step) {
-      let rows = first..<min(outputs, first + step)
-      let matrix = try floats(of: rows.count == outputs ? weight : Materializer.rows(rows, of: weight))
-      for output in rows {
-        var sum = Double(start[output])
-        let row = (output - first) * width
-        for column in 0..<width { sum += Double(matrix[row + column]) * Double(offsets[column]) }
-        result.append(Float(sum))
-      }
+    result.reserveCapacity(weight.shape[0])
+    try forEachRows(of: weight) { rows, matrix in
+      result += WeightSums.shiftedBias(matrix, vector: vector, start: start.isEmpty ? [] : Array(start[rows]))
     }
     return result
   }
@@ -235,13 +233,17 @@ extension Materializer {
     switch dtype {
     case .f32: return TensorBytes(copying: values)
     case .f16:
-      let halves = values.map(HalfPrecision.f16(from:))
-      try checkOverflow(values, source) { HalfPrecision.float(fromF16: halves[$0]).isInfinite }
-      return TensorBytes(copying: halves)
+      let halves = try context().f16(values.span)
+      if halves.overflows > 0 {
+        try checkOverflow(values, source) { HalfPrecision.float(fromF16: HalfPrecision.f16(from: $0)).isInfinite }
+      }
+      return TensorBytes(copying: halves.bytes)
     case .bf16:
-      let halves = values.map(HalfPrecision.bf16(from:))
-      try checkOverflow(values, source) { HalfPrecision.float(fromBF16: halves[$0]).isInfinite }
-      return TensorBytes(copying: halves)
+      let halves = try context().bf16(values.span)
+      if halves.overflows > 0 {
+        try checkOverflow(values, source) { HalfPrecision.float(fromBF16: HalfPrecision.bf16(from: $0)).isInfinite }
+      }
+      return TensorBytes(copying: halves.bytes)
     default:
       throw TensorError(.unsupported, "a cast to \(dtype.rawValue)", expected: "f32, f16 or bf16")
     }
@@ -249,9 +251,11 @@ extension Materializer {
 
   /// Refuses a cast in which a finite value becomes infinite.
   private func checkOverflow(
-    _ values: [Float], _ source: TensorExpression, becomesInfinite: (Int) -> Bool
+    _ values: [Float], _ source: TensorExpression, becomesInfinite: (Float) -> Bool
   ) throws(QuantizationError) {
-    guard let index = values.indices.first(where: { values[$0].isFinite && becomesInfinite($0) }) else { return }
+    guard let index = values.indices.first(where: { values[$0].isFinite && becomesInfinite(values[$0]) }) else {
+      return
+    }
     throw QuantizationError(
       .overflow, "element \(index) is \(values[index]), which is too large for the 16-bit type",
       remedy: "use bf16, which has the range of fp32, or keep this tensor in fp32", tensor: source.sources.first?.name)

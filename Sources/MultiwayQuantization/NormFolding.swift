@@ -1,5 +1,6 @@
 import MultiwayCore
 public import MultiwayGraph
+import MultiwayKernels
 
 /// Decides how much of a LayerNorm's weight moves into the int8 linear layers behind it.
 ///
@@ -52,11 +53,11 @@ public struct NormFolding {
 
   /// The way with the smallest int8 error over all `matrices` [out, in] that read the norm; staying wins a tie.
   public func choose(_ matrices: [TensorExpression]) throws -> Choice {
-    let rows = try sampledRows(matrices)
-    let columns = columnMagnitudes(rows)
-    var best = (choice: Choice.keep, error: error(rows, factors: [Float](repeating: 1, count: weight.count)))
+    let samples = try sampledRows(matrices)
+    let columns = columnMagnitudes(samples)
+    var best = (choice: Choice.keep, error: error(samples, factors: [Float](repeating: 1, count: weight.count)))
     func offer(_ choice: Choice, _ factors: [Float]) {
-      let error = error(rows, factors: factors)
+      let error = error(samples, factors: factors)
       if error < best.error { best = (choice, error) }
     }
     if weight.allSatisfy({ $0 != 0 }) { offer(.fold, weight) }
@@ -91,43 +92,66 @@ public struct NormFolding {
     }
   }
 
-  /// The root mean square of each column over the sampled rows, each matrix on its own scale.
-  private func columnMagnitudes(_ matrices: [[[Float]]]) -> [Double] {
-    var squares = [Double](repeating: 0, count: weight.count)
-    for rows in matrices {
-      let total = rows.reduce(0.0) { $0 + $1.reduce(0.0) { $0 + Double($1) * Double($1) } }
-      guard total > 0, total.isFinite else { continue }
-      for row in rows {
-        for (index, value) in row.enumerated() { squares[index] += Double(value) * Double(value) / total }
-      }
-    }
-    return squares.map { ($0 * Double(weight.count)).squareRoot() }
+  /// Rows of a matrix, and their products with the tokens.
+  private struct Sample {
+    /// [rows, channels] in C order.
+    var rows: [Float]
+    var count: Int
+    /// [tokens, rows].
+    var products: [Double]
   }
 
-  private func sampledRows(_ matrices: [TensorExpression]) throws -> [[[Float]]] {
-    var materializer = Materializer(discardsSources: false)
+  /// The root mean square of each column over the sampled rows, each matrix on its own scale.
+  private func columnMagnitudes(_ samples: [Sample]) -> [Double] {
+    let width = weight.count
+    var squares = [Double](repeating: 0, count: width)
+    for sample in samples {
+      var total = 0.0
+      for row in 0..<sample.count {
+        var sum = 0.0
+        for place in row * width..<(row + 1) * width { sum += Double(sample.rows[place]) * Double(sample.rows[place]) }
+        total += sum
+      }
+      guard total > 0, total.isFinite else { continue }
+      for row in 0..<sample.count {
+        for index in 0..<width {
+          let value = Double(sample.rows[row * width + index])
+          squares[index] += value * value / total
+        }
+      }
+    }
+    return squares.map { ($0 * Double(width)).squareRoot() }
+  }
+
+  private func sampledRows(_ matrices: [TensorExpression]) throws -> [Sample] {
+    var materializer = Materializer(peekingFor: nil)
+    let flat = tokens.flatMap { $0 }
     return try matrices.map { matrix in
       let outputs = matrix.shape[0]
       let count = min(Self.sampleRows, outputs)
-      defer { for source in matrix.sources { source.discard() } }
-      return try (0..<count).map { index in
+      var rows: [Float] = []
+      rows.reserveCapacity(count * weight.count)
+      for index in 0..<count {
         let row = index * outputs / count
-        return try materializer.floats(of: Materializer.rows(row..<row + 1, of: matrix))
+        rows += try materializer.floats(of: Materializer.rows(row..<row + 1, of: matrix))
       }
+      let products = WeightSums.products(rows: rows, tokens: flat, inputs: weight.count)
+      return Sample(rows: rows, count: count, products: products)
     }
   }
 
   /// The squared error of both quantizations together, each matrix relative to its own outputs.
-  private func error(_ matrices: [[[Float]]], factors: [Float]) -> Double {
+  private func error(_ samples: [Sample], factors: [Float]) -> Double {
     let quantized = tokens.map { token in QuantizedToken(zip(token, factors).map { $0 / $1 }) }
+    let values = quantized.flatMap(\.values)
     var sum = 0.0
-    for rows in matrices {
+    for sample in samples {
+      let (sums, scales) = WeightSums.quantizedProducts(rows: sample.rows, factors: factors, tokens: values)
       var (noise, signal) = (0.0, 0.0)
-      for row in rows {
-        let quantizedRow = QuantizedRow(zip(row, factors).map { $0 * $1 })
-        for (token, quantizedToken) in zip(tokens, quantized) {
-          let exact = Self.dot(row, token)
-          let difference = quantizedRow.dot(quantizedToken) - exact
+      for row in 0..<sample.count {
+        for (place, token) in quantized.enumerated() {
+          let exact = sample.products[place * sample.count + row]
+          let difference = Double(sums[place * sample.count + row]) * Double(scales[row]) * token.scale - exact
           noise += difference * difference
           signal += exact * exact
         }
@@ -136,17 +160,11 @@ public struct NormFolding {
     }
     return sum
   }
-
-  private static func dot(_ left: [Float], _ right: [Float]) -> Double {
-    var sum = 0.0
-    for index in left.indices { sum += Double(left[index]) * Double(right[index]) }
-    return sum
-  }
 }
 
 /// A token as the int8 recipe quantizes it (Docs/Numerics.md), with the zero point taken off again.
 private struct QuantizedToken {
-  var values: [Int32]
+  var values: [Int16]
   var scale: Double
 
   init(_ token: [Float]) {
@@ -154,35 +172,13 @@ private struct QuantizedToken {
     let high = token.reduce(0) { max($0, $1) }
     // Infinite and undefined weights are reported where the weights are quantized; here they only must not trap.
     guard high - low >= 0x1p-100, (high - low).isFinite, token.allSatisfy(\.isFinite) else {
-      values = [Int32](repeating: 0, count: token.count)
+      values = [Int16](repeating: 0, count: token.count)
       scale = 1
       return
     }
     let inverse = 255 / (high - low)
     let zero = (-low * inverse).rounded(.toNearestOrEven)
-    values = token.map { Int32(max(0, min(255, ($0 * inverse).rounded(.toNearestOrEven) + zero)) - zero) }
+    values = token.map { Int16(max(0, min(255, ($0 * inverse).rounded(.toNearestOrEven) + zero)) - zero) }
     scale = Double((high - low) / 255)
-  }
-}
-
-/// A row of weights as the int8 recipe quantizes it.
-private struct QuantizedRow {
-  var values: [Int32]
-  var scale: Double
-
-  init(_ row: [Float]) {
-    let largest = row.reduce(0) { max($0, abs($1)) }
-    let inverse = largest >= 0x1p-100 && largest.isFinite ? 127 / largest : 0
-    values = row.map { weight in
-      let scaled = (weight * inverse).rounded(.toNearestOrEven)
-      return scaled.isFinite ? Int32(max(-127, min(127, scaled))) : 0
-    }
-    scale = Double(largest / 127)
-  }
-
-  func dot(_ token: QuantizedToken) -> Double {
-    var sum: Int32 = 0
-    for index in values.indices { sum &+= values[index] &* token.values[index] }
-    return Double(sum) * scale * token.scale
   }
 }

@@ -2,6 +2,7 @@ import ArgumentParser
 import Glibc
 import MultiwayConversion
 import MultiwayCore
+import MultiwayKernels
 
 /// The command line of multiway: one thin file a verb.
 @main
@@ -17,11 +18,12 @@ struct Multiway: ParsableCommand {
       70 a fault of ours, 73 cannot create the output, 74 I/O error. An interrupt (Ctrl-C) leaves nothing half-written; \
       shells then show 130, and 143 after SIGTERM.
 
-      MULTIWAY_ISA=scalar|avx2|avx512 forces a set of kernels; the results are the same on all.
+      MULTIWAY_ISA=\(ISA.allCases.map(\.rawValue).joined(separator: "|")) forces a set of kernels; the results are the same on all.
       """,
     version: MultiwayVersion.current,
     subcommands: [
-      Inspect.self, Convert.self, Quantize.self, Prune.self, Run.self, Verify.self, Bench.self, Pack.self, Unpack.self,
+      Inspect.self, Convert.self, Quantize.self, Prune.self, Run.self, Verify.self, Bench.self, Diff.self, Pack.self,
+      Unpack.self,
       Delta.self, Apply.self,
     ])
 

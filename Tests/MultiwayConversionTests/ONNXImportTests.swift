@@ -79,6 +79,18 @@ import Testing
     #expect(!model.graph.nodes.contains { $0.type == "MatMulInteger" })
   }
 
+  /// What is int8 already is not balanced again, so examples would change nothing.
+  @Test func aCalibrationThatNothingWantsIsRefused() throws {
+    _ = try bench.artifact("tiny/features", Recipes.int8)
+    let examples = Calibration(inputs: [:], description: "")
+    expect(ConversionErrorCode.usage) {
+      _ = try Conversions.convert(
+        try ModelFile.open(bench.folder.path("out.gguf")), options: InputOptions(), dtype: nil,
+        onnx: ONNXOptions(int8: .dynamic, calibration: examples), to: bench.folder.path("out.onnx"), overwrite: false)
+    }
+    #expect(try bench.folder.names() == ["out.gguf"])
+  }
+
   @Test func aDamagedTensorIsNamed() throws {
     _ = try export("tiny/classification.pth")
     var bytes = try bench.folder.bytes("out.onnx")
@@ -130,7 +142,7 @@ import Testing
     let inputs = Calibration(inputs: [:], description: "")
     for (name, options) in [
       ("out.gguf", ONNXOptions(int8: .qdq)), ("out.safetensors", ONNXOptions(int8: .dynamic)),
-      ("out.onnx", ONNXOptions(int8: .dynamic, calibration: inputs)), ("out.onnx", ONNXOptions(calibration: inputs)),
+      ("out.onnx", ONNXOptions(calibration: inputs)),
     ] {
       expect(ConversionErrorCode.usage) {
         _ = try Conversions.convert(

@@ -17,7 +17,7 @@ import Testing
     #expect(context.isa == isa)
   }
 
-  @Test(arguments: ["neon", "AVX2", "sse", " avx2"] + ISA.allCases.filter { !$0.isSupported }.map(\.rawValue))
+  @Test(arguments: ["AVX2", "sse", " avx2", "avx_vnni"] + ISA.allCases.filter { !$0.isSupported }.map(\.rawValue))
   func aSetThatCannotBeHonouredIsAnError(name: String) {
     do throws(KernelError) {
       _ = try ISA.selected(environment: ["MULTIWAY_ISA": name])

@@ -9,6 +9,7 @@ struct Int8Case: CustomTestStringConvertible {
   var extreme = false
   var groups = 1
   var q: [UInt8] = [], weights: [[Int8]] = []
+  private(set) var panels: [Int8] = [], sums: [Int32] = []
 
   var testDescription: String { "\(rows)×\(inputs)→\(outputs) in \(groups)\(extreme ? " extreme" : "")" }
 
@@ -22,9 +23,11 @@ struct Int8Case: CustomTestStringConvertible {
       let row = numbers.bytes(inputs).map { max(-127, Int8(bitPattern: $0)) }
       weights.append(extreme ? row.map { _ in output % 2 == 0 ? 127 : -127 } : row)
     }
+    panels = packed()
+    sums = summed()
   }
 
-  var panels: [Int8] {
+  private func packed() -> [Int8] {
     let quads = (inputs + 3) / 4
     var panels = [Int8](repeating: 0, count: (outputs + 63) / 64 * quads * 256)
     for (o, row) in weights.enumerated() {
@@ -33,7 +36,7 @@ struct Int8Case: CustomTestStringConvertible {
     return panels
   }
   func range(_ group: Int) -> Range<Int> { inputs / groups * group..<inputs / groups * (group + 1) }
-  var sums: [Int32] {
+  private func summed() -> [Int32] {
     var sums: [Int32] = []
     for group in 0..<groups {
       for row in weights { sums.append(row[range(group)].reduce(Int32(0)) { $0 + Int32($1) }) }

@@ -22,7 +22,11 @@ extension ISA {
     switch self {
     case .scalar: mwk_isa_scalar
     case .avx2: mwk_isa_avx2
+    case .avxVNNI: mwk_isa_avx_vnni
     case .avx512: mwk_isa_avx512
+    case .neon: mwk_isa_neon
+    case .neonDotProduct: mwk_isa_neon_dotprod
+    case .neonI8MM: mwk_isa_neon_i8mm
     }
   }
 }
@@ -76,5 +80,7 @@ struct Numbers {
   mutating func bytes(_ count: Int) -> [UInt8] { (0..<count).map { _ in UInt8(truncatingIfNeeded: next() >> 33) } }
 }
 
-/// Lengths around the 16 lanes of a vector and the 64 outputs of a panel, and those of real models.
-let lengths = [0, 1, 3, 15, 16, 17, 31, 33, 63, 64, 65, 88, 197, 768]
+/// Every length up to two vectors of 16 lanes and a bit, those around the 64 outputs of a panel and of two, and those of real models.
+let lengths = Array(0...35) + [47, 48, 49, 63, 64, 65, 88, 127, 128, 129, 197, 768]
+/// Outputs around the vectors and panels of a matrix product.
+let outputCounts = [1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 127, 128, 129]

@@ -201,6 +201,7 @@ import Testing
     let bound = try graph.bind(inputs)
     #expect(bound.symbols["batch"] == 3)
     #expect(try SyntheticInputs.make(for: graph, examples: 3) == inputs)
+    #expect(SyntheticInputs.sizes(for: graph, examples: 3) == (try graph.bind(inputs).symbols))
     #expect(try SyntheticInputs.make(for: graph, examples: 3, seed: 1)["image"] != inputs["image"])
     let image = try #require(inputs["image"])
     #expect(image.floats.allSatisfy { abs($0) < 3 })

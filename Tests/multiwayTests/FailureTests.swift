@@ -1,6 +1,7 @@
 import Foundation
 import MultiwayCheckpoint
 import MultiwayCore
+import MultiwayKernels
 import MultiwayTestSupport
 import Testing
 
@@ -103,12 +104,12 @@ import Testing
       ["quantise", tiny, out], ["quantize", tiny], ["quantize", tiny, out, "--recipe", "int9"],
       ["quantize", tiny, folder.path("out.pth")], ["quantize", tiny, folder.path("out.safetensors")],
       ["convert", tiny, folder.path("out.safetensors"), "--shard-size", "1GB"],
-      ["convert", tiny, folder.path("out/"), "--shard-size", "0"],
-      ["convert", tiny, folder.path("out/"), "--shard-size", "-1GB"],
-      ["convert", tiny, folder.path("out/"), "--shard-size", "1.5GB"],
-      ["convert", tiny, folder.path("out/"), "--shard-size", "9999999999GB"],
-      ["convert", tiny, folder.path("out/"), "--shard-size", "much"],
-      ["convert", tiny, folder.path("out/"), "--opset", "17"],
+      ["convert", tiny, folder.path("out") + "/", "--shard-size", "0"],
+      ["convert", tiny, folder.path("out") + "/", "--shard-size", "-1GB"],
+      ["convert", tiny, folder.path("out") + "/", "--shard-size", "1.5GB"],
+      ["convert", tiny, folder.path("out") + "/", "--shard-size", "9999999999GB"],
+      ["convert", tiny, folder.path("out") + "/", "--shard-size", "much"],
+      ["convert", tiny, folder.path("out") + "/", "--opset", "17"],
       ["convert", tiny, folder.path("out.txt")], ["convert", tiny, out, "--dtype", "f8"],
       ["convert", tiny, out, "--fast"],
       ["prune", tiny, out, "--keep", "audio"], ["run", tiny], ["run", tiny, "--inputs", tiny, "--threads", "0"],
@@ -117,6 +118,8 @@ import Testing
       ["verify", tiny], ["verify", tiny, tiny, "--examples", "0"], ["inspect", tiny, "--state-dict", "nope"],
       ["verify", tiny, tiny, "--certify"], ["bench", tiny, "--compute", "f16"],
       ["verify", tiny, tiny, "--compute", "bf16", "--layers"],
+      ["verify", tiny, tiny, "--certify"], ["verify", tiny, tiny, "--threads", "0"], ["bench", tiny, "--threads", "0"],
+      ["run", tiny, "--inputs", tiny, "--threads", "1025"],
     ]
     for arguments in commands {
       let run = try CommandLineRun(arguments)
@@ -125,7 +128,21 @@ import Testing
       #expect(arguments[0] == "verify" || run.output.isEmpty, "\(arguments)")
     }
     #expect(try folder.names() == [])
-    try multiway("bench", tiny, expecting: 64, environment: ["MULTIWAY_ISA": "neon"])
+  }
+
+  /// No verb falls back on other kernels than those asked for.
+  @Test func anInstructionSetThatDoesNotExist() throws {
+    let commands = [
+      ["run", tiny, "--inputs", Fixtures.path("tiny/classification_inputs.safetensors")],
+      ["bench", tiny, "--runs", "1"],
+      ["verify", tiny, tiny], ["quantize", tiny, folder.path("out.gguf")],
+    ]
+    for arguments in commands {
+      let run = try CommandLineRun(arguments, environment: ["MULTIWAY_ISA": "avx9"])
+      #expect(run.status == 64 && run.errors.contains("'avx9'"), "\(arguments): \(run.status) \(run.errors)")
+      #expect(run.errors.contains("one of: \(ISA.supported.map(\.rawValue).joined(separator: ", "))"))
+    }
+    #expect(try folder.names() == [])
   }
 
   @Test func inputsThatDoNotFit() throws {

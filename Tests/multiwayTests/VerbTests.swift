@@ -2,6 +2,7 @@ import Foundation
 import MultiwayCheckpoint
 import MultiwayConversion
 import MultiwayCore
+import MultiwayKernels
 import MultiwayParity
 import MultiwayTestSupport
 import Testing
@@ -62,23 +63,21 @@ import Testing
     #expect(isEqual)
   }
 
-  @Test(arguments: ["scalar", "avx2", "avx512"])
-  func everyInstructionSetGivesTheSameFile(isa: String) throws {
+  @Test(arguments: ISA.allCases) func everyInstructionSetGivesTheSameFile(isa: ISA) throws {
     let best = folder.path("best.safetensors")
     let other = folder.path("other.safetensors")
-    let supported = try String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8)
-    let needs = ["scalar": "", "avx2": "avx2", "avx512": "avx512_vnni"][isa] ?? ""
-    guard needs.isEmpty || supported.contains(needs) else {
-      let run = try multiway("bench", tiny, "--runs", "1", expecting: 65, environment: ["MULTIWAY_ISA": isa])
-      #expect(run.errors.contains("does not support"))
+    let environment = ["MULTIWAY_ISA": isa.rawValue]
+    guard isa.isSupported else {
+      let run = try multiway("bench", tiny, "--runs", "1", expecting: 64, environment: environment)
+      #expect(run.errors.contains("'\(isa.rawValue)', which this CPU does not support"))
       return
     }
     let inputs = Fixtures.path("tiny/features_inputs.safetensors")
     try multiway("run", tiny, "--inputs", inputs, "--outputs", best)
     let run = try multiway(
       "run", tiny, "--inputs", inputs, "--outputs", other, "--threads", "3", "--batch", "1",
-      environment: ["MULTIWAY_ISA": isa])
-    #expect(run.errors.contains("on \(isa), 3 threads"))
+      environment: environment)
+    #expect(run.errors.contains("on \(isa.rawValue), 3 threads"))
     let isEqual = try folder.bytes("best.safetensors") == folder.bytes("other.safetensors")
     #expect(isEqual)
   }
@@ -99,6 +98,27 @@ import Testing
     #expect(other.errors.contains("model.safetensors.index.json"))
     try multiway("prune", tiny, folder.path("vision.pth"), "--keep", "vision")
     #expect(try multiway("verify", tiny, folder.path("vision.pth")).output.contains("PASSED"))
+  }
+
+  @Test func filesAreComparedTensorByTensor() throws {
+    let half = folder.path("half.pth")
+    try multiway("convert", tiny, half, "--dtype", "f16")
+    let run = try multiway("diff", tiny, half, expecting: 1)
+    #expect(run.output.contains("f32 → f16") && run.output.contains(" dB"))
+    let object = try multiway("diff", tiny, half, "--json", expecting: 1).json
+    #expect(object["equal"]?.bool == false)
+    #expect((object["tensors"]?.array?[0]["sqnr_db"]?.number ?? 0) > 60)
+    #expect(try multiway("diff", half, half).output.contains("different"))
+  }
+
+  /// int8 in the form of another library, and what cannot go there.
+  @Test func quantizedFolders() throws {
+    let model = folder.path("int8") + "/"
+    try multiway("quantize", Fixtures.path("family/beit_classification/unilm.pth"), model, "--layout", "huggingface")
+    #expect(String(decoding: try folder.bytes("int8/config.json"), as: UTF8.self).contains("compressed-tensors"))
+    try multiway("quantize", tiny, folder.path("out.gguf"), "--layout", "unilm", expecting: 64)
+    try multiway("quantize", tiny, folder.path("out") + "/", "--calibration", tests, expecting: 64)
+    #expect(try folder.names() == ["int8"])
   }
 
   /// `--json` prints one object and nothing else.

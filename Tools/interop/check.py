@@ -10,6 +10,7 @@ them and no others, bit for bit. The status is 1 where something is wrong.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import pickle
 import sys
 from pathlib import Path
@@ -59,6 +60,12 @@ def shown(field: ReaderField) -> str:
     """A key's value, cut to one line."""
     text = repr(field.contents())
     return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def gguf_faults(path: Path) -> list[str]:
+    """What is wrong with a GGUF file, without a listing of what is not."""
+    with contextlib.redirect_stdout(None):
+        return check_gguf(path, verbose=False)
 
 
 def check_gguf(path: Path, verbose: bool) -> list[str]:

@@ -3,13 +3,15 @@
     onnx_check.py                                every model of Tests/Fixtures, opset 17
     onnx_check.py --opset 13 --opset 21          in other opsets
     onnx_check.py --dtype f16                    with weights in another dtype
-    onnx_check.py --int8                         int8 artifacts against ONNX Runtime's own quantize_dynamic
+    onnx_check.py --int8 dynamic                 int8 artifacts against ONNX Runtime's own quantize_dynamic
+    onnx_check.py --int8 qdq                     static ranges against ONNX Runtime's own quantize_static
     onnx_check.py model.pth --inputs in.safetensors
 
 Each export must pass `onnx.checker`, and what ONNX Runtime and OpenVINO compute from it must have a signal-to-noise ratio of at
 least 95 dB against `multiway run` of the same weights. With --int8 the signal is the checkpoint's output on the fixture's inputs and on
 batches drawn around them, as a few outputs of one tiny model are a throw of dice, and the ratio must be at most 1 dB below that of
-quantize_dynamic on the fp32 export.
+ONNX Runtime's own quantization of the fp32 export. Static ranges are found on the first batches and judged on the others; there ONNX
+Runtime quantizes the same layers as we do.
 Prints a Markdown table; the status is 1 where something is wrong.
 """
 
@@ -28,7 +30,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import openvino
-from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 from safetensors.numpy import load_file, save_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,11 +135,20 @@ def run_onnxruntime(path: Path, arrays: Arrays) -> Arrays:
     return OnnxRuntime(path)(arrays)
 
 
+class OpenVino:
+    """A model in OpenVINO."""
+
+    def __init__(self, path: Path) -> None:
+        core = openvino.Core()
+        self.compiled = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def __call__(self, arrays: Arrays) -> Arrays:
+        results = self.compiled(dict(arrays))
+        return {output.get_any_name(): results[output].copy() for output in self.compiled.outputs}
+
+
 def run_openvino(path: Path, arrays: Arrays) -> Arrays:
-    core = openvino.Core()
-    compiled = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    results = compiled({name: value for name, value in arrays.items()})
-    return {output.get_any_name(): results[output] for output in compiled.outputs}
+    return OpenVino(path)(arrays)
 
 
 def check(path: Path) -> onnx.ModelProto:
@@ -193,7 +204,7 @@ class OnnxRuntime:
         return dict(zip(self.names, self.session.run(None, arrays), strict=True))
 
 
-BATCHES = 16
+BATCHES = 64
 
 
 def int8_row(multiway: Multiway, case: Case, opset: int, recipe: str, folder: Path) -> Row:
@@ -215,6 +226,44 @@ def int8_row(multiway: Multiway, case: Case, opset: int, recipe: str, folder: Pa
     return Row([case.name, str(opset), *map(decibels, [*found, own])], faults, found[0] - found[1])
 
 
+class Batches(CalibrationDataReader):
+    """Batches for ONNX Runtime's calibration."""
+
+    def __init__(self, batches: list[Arrays]) -> None:
+        self.left = iter(batches)
+
+    def get_next(self) -> Arrays | None:
+        return next(self.left, None)
+
+
+CALIBRATION_BATCHES = 4
+
+
+def qdq_row(multiway: Multiway, case: Case, opset: int, folder: Path) -> Row:
+    """Our static ranges and ONNX Runtime's, found on the same inputs and for the same layers, both against the checkpoint."""
+    plain, exported, theirs, examples = (folder / name for name in ("plain.onnx", "qdq.onnx", "theirs.onnx", "examples.safetensors"))
+    try:
+        multiway("convert", case.model, plain, "--opset", opset, *case.options)
+        batches = drawn(feeds(check(plain), load_file(case.inputs)), BATCHES)
+        known, new = batches[:CALIBRATION_BATCHES], batches[CALIBRATION_BATCHES:]
+        save_file({name: np.concatenate([batch[name].astype(np.int64) if value.dtype == np.uint8 else batch[name] for batch in known]) for name, value in batches[0].items()}, examples)
+        multiway("convert", case.model, exported, "--opset", opset, "--int8", "qdq", "--calibration", examples, *case.options)
+        model = check(exported)
+        layers = {node.input[1].removesuffix("_dequantized") for node in model.graph.node if node.op_type == "MatMul" and node.input[1].endswith("_dequantized")}
+        same = [node.name for node in onnx.load(str(plain)).graph.node if node.op_type == "MatMul" and node.input[1].removesuffix("_transposed") in layers]
+        quantize_static(
+            plain, theirs, Batches(known), quant_format=QuantFormat.QDQ, activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
+            per_channel=True, nodes_to_quantize=same,
+        )  # fmt: skip
+        reference = OnnxRuntime(plain)
+        wanted = [reference(batch) for batch in new]
+        found = [pooled(OnnxRuntime(exported), new, wanted), pooled(OpenVino(exported), new, wanted), pooled(OnnxRuntime(theirs), new, wanted)]
+    except Exception as error:
+        return Row([case.name, str(opset), "failed", "", "", ""], [f"{type(error).__name__}: {error}"])
+    faults = [f"{found[2] - value:.1f} dB below quantize_static in {name}" for name, value in zip(("ONNX Runtime", "OpenVINO"), found, strict=False) if value < found[2] - MOST_INT8_LOSS_DB]
+    return Row([case.name, str(opset), f"{len(same)} of {len(layers)}", *map(decibels, found)], faults, found[0] - found[2])
+
+
 def run_multiway(multiway: Multiway, model: Path, arrays: Arrays, folder: Path) -> Arrays:
     inputs, outputs = folder / "inputs.safetensors", folder / "outputs.safetensors"
     save_file({name: value.astype(np.int64) if value.dtype == np.uint8 else value for name, value in arrays.items()}, inputs)
@@ -230,7 +279,7 @@ def main() -> None:
     parser.add_argument("--multiway", type=Path, help="the program; that of the release build unless given")
     parser.add_argument("--opset", type=int, action="append", help="17 unless given; may be repeated")
     parser.add_argument("--dtype", default="keep", choices=["keep", "f32", "f16", "bf16"])
-    parser.add_argument("--int8", action="store_true", help="check int8 artifacts instead")
+    parser.add_argument("--int8", choices=["dynamic", "qdq"], help="check int8 layers of this form instead")
     parser.add_argument("--recipe", default="int8-all", help="what makes the int8 artifacts; int8-all quantizes what quantize_dynamic does")
     options = parser.parse_args()
     logging.getLogger().setLevel(logging.ERROR)
@@ -238,7 +287,11 @@ def main() -> None:
         parser.error("a model goes with --inputs")
     cases = [Case(options.model.resolve(), options.inputs)] if options.model else fixtures()
     multiway = Multiway(options.multiway or ROOT / ".build" / "release" / "multiway")
-    titles = ["model", "opset", "ONNX Runtime dB", "its quantize_dynamic dB", "multiway run dB"] if options.int8 else ["model", "opset", "dtype", "nodes", "ONNX Runtime dB", "OpenVINO dB"]
+    titles = {
+        "dynamic": ["model", "opset", "ONNX Runtime dB", "its quantize_dynamic dB", "multiway run dB"],
+        "qdq": ["model", "opset", "layers", "ONNX Runtime dB", "OpenVINO dB", "quantize_static dB"],
+        None: ["model", "opset", "dtype", "nodes", "ONNX Runtime dB", "OpenVINO dB"],
+    }[options.int8]
     print("| " + " | ".join(titles) + " |")
     print("|" + "---|" * len(titles))
     failed = False
@@ -248,7 +301,9 @@ def main() -> None:
             if options.int8 and case.model.suffix == ".gguf":
                 continue
             with tempfile.TemporaryDirectory() as folder:
-                if options.int8:
+                if options.int8 == "qdq":
+                    row = qdq_row(multiway, case, opset, Path(folder))
+                elif options.int8:
                     row = int8_row(multiway, case, opset, options.recipe, Path(folder))
                 else:
                     row = float_row(multiway, case, opset, options.dtype, Path(folder))
@@ -259,7 +314,7 @@ def main() -> None:
             gains += [] if row.gain is None else [row.gain]
     if options.int8:
         mean = float(np.mean(gains)) if gains else -np.inf
-        print(f"\nmean over quantize_dynamic: {mean:+.1f} dB")
+        print(f"\nmean over ONNX Runtime's own: {mean:+.1f} dB")
     sys.exit(failed)
 
 

@@ -42,3 +42,6 @@ void mwf_survive_lost_pages(void);
 const char *mwf_changed_file(uint64_t device, uint64_t inode);
 /// The path of the first mapping of the process that lost bytes; NULL if none did.
 const char *mwf_first_lost_file(void);
+
+/// From now on the C library gives blocks of 256 KiB and more back to the system when they are freed, where it would raise its threshold.
+void mwf_return_freed_memory(void);

@@ -1,5 +1,23 @@
 #include "context.h"
 #include <stdlib.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+
+#if defined(__x86_64__)
+/// AVX-VNNI, which not every compiler's __builtin_cpu_supports knows.
+static bool has_avx_vnni(void) {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
+}
+#elif defined(__aarch64__)
+// Bits that the Linux kernel reports for a process (arch/arm64/include/uapi/asm/hwcap.h).
+static bool has_simd(void) { return getauxval(AT_HWCAP) >> 1 & 1; }
+static bool has_dotprod(void) { return getauxval(AT_HWCAP) >> 20 & 1; }
+static bool has_i8mm(void) { return getauxval(AT_HWCAP2) >> 13 & 1; }
+#endif
 
 bool mwk_cpu_supports(mwk_isa isa) {
   switch (isa) {
@@ -7,10 +25,15 @@ bool mwk_cpu_supports(mwk_isa isa) {
 #if defined(__x86_64__)
   case mwk_isa_avx2:
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  case mwk_isa_avx_vnni: return mwk_cpu_supports(mwk_isa_avx2) && has_avx_vnni();
   case mwk_isa_avx512:
     return mwk_cpu_supports(mwk_isa_avx2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vnni");
+#elif defined(__aarch64__)
+  case mwk_isa_neon: return has_simd();
+  case mwk_isa_neon_dotprod: return has_simd() && has_dotprod();
+  case mwk_isa_neon_i8mm: return has_simd() && has_i8mm();
 #endif
   default: return false;
   }

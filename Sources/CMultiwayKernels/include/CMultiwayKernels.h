@@ -9,8 +9,17 @@
 extern "C" {
 #endif
 
-/// Instruction sets, slowest first.
-typedef enum : uint32_t { mwk_isa_scalar = 0, mwk_isa_avx2 = 1, mwk_isa_avx512 = 2 } mwk_isa;
+/// Instruction sets, slowest first where a CPU has several.
+typedef enum : uint32_t {
+  mwk_isa_scalar = 0,
+  mwk_isa_avx2 = 1,
+  mwk_isa_avx_vnni = 2,
+  mwk_isa_avx512 = 3,
+  mwk_isa_neon = 4,
+  mwk_isa_neon_dotprod = 5,
+  mwk_isa_neon_i8mm = 6,
+} mwk_isa;
+#define MWK_ISA_COUNT 7
 
 /// Whether this CPU, and the operating system, can run the kernels of an instruction set.
 bool mwk_cpu_supports(mwk_isa isa);
@@ -214,6 +223,25 @@ mwk_status mwk_f32_to_bf16(const mwk_context *context, size_t count, const float
 mwk_status mwk_quantize_weight_panels(const mwk_context *context, size_t outputs, size_t inputs, size_t groups,
                                       const float *weight, const float *column_scale, int8_t *panels, float *scale, int32_t *sum,
                                       size_t *broken);
+
+// Sums over weights in double precision, on the calling thread. Each is taken in the order of the columns, so the bits do not depend
+// on the instruction set, on the rows that come together, or on the machine. -------------------------------------------
+
+/// out[r] = start[r] + Σ matrix[r][i] · vector[i], summed in double precision and rounded once; start may be NULL for zeros.
+void mwk_shifted_bias(size_t rows, size_t inputs, const float *matrix, const float *vector, const float *start, float *out);
+
+/// square[r] = Σ matrix[r][i]² · squares[i], and mean[r] = Σ matrix[r][i] · shift[i], which is left alone where shift is NULL.
+void mwk_row_moments(size_t rows, size_t inputs, const float *matrix, const double *squares, const float *shift, double *square,
+                     double *mean);
+
+/// exact[t · rows + r] = Σ matrix[r][i] · tokens[t][i] in double precision.
+void mwk_row_products(size_t rows, size_t inputs, size_t tokens, const float *matrix, const float *token, double *exact);
+
+/// Quantizes the rows of matrix · diag(factors) to −127…127 as mwk_quantize_weight_panels does without groups, and gives
+/// sums[t · rows + r] = Σ q[r][i] · token[t][i] for tokens of at most 255 in magnitude, and the scale of each row, its largest
+/// magnitude / 127. Values that are not finite count as zero; sums wrap around. `scaled` and `quantized` hold a row each.
+void mwk_quantized_row_products(size_t rows, size_t inputs, size_t tokens, const float *matrix, const float *factors,
+                                const int16_t *token, float *scaled, int16_t *quantized, int32_t *sums, float *scale);
 
 // Measurement --------------------------------------------------------------------------------------------------------
 

@@ -1,11 +1,16 @@
 #pragma once
-// The 16-lane vector as two ymm registers. It opens the target attribute that the including file closes.
+// The 16-lane vector as two ymm registers. A file may define MWK_TARGET, the features of a superset, and MWK_ISA_SUFFIX before it
+// includes this; the target attribute that opens here is closed by the including file.
 #include "common.h"
 #include <immintrin.h>
 #include <math.h>
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
 
+#if !defined(MWK_TARGET)
+#define MWK_TARGET "avx2,fma,f16c"
 #define MWK_ISA_SUFFIX avx2
+#endif
+#pragma clang attribute push(__attribute__((target(MWK_TARGET))), apply_to = function)
+
 #define MWK_TILE_VECTORS 1
 
 typedef struct { __m256 l, h; } v16;

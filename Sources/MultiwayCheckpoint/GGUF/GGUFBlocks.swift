@@ -123,5 +123,8 @@ final class GGUFBlockStorage: TensorStorage {
     return decoded.bytes.extracting(range.lowerBound - first * width..<range.upperBound - first * width)
   }
 
+  var isPacked: Bool { blocks.isPacked }
+  var workingByteCount: Int { blocks.workingByteCount }
+
   func discard() { blocks.discard() }
 }

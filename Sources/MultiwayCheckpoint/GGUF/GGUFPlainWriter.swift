@@ -26,34 +26,28 @@ public enum GGUFPlainWriter {
     if !pairs.contains(where: { $0.key == "general.architecture" }) {
       pairs.insert(("general.architecture", .string(architecture)), at: 0)
     }
-    var sources = SourceDigests(of: provenance == nil ? [] : tensors.flatMap(\.sources))
+    let sources = SourceLedger(of: provenance == nil ? [] : tensors.flatMap(\.sources))
     if let provenance {
       let placeholders = tensors.map { _ in TensorDigest.placeholder }
       pairs.append((versionKey, .string(provenance.tool)))
       pairs.append((recipeKey, .string(JSONValue.object(provenance.recipe).text())))
       pairs += GGUFDigests.pairs(provenance.files, metadata: provenance.metadata)
-      pairs += GGUFDigests.pairs(sources, tensors: placeholders)
+      pairs += GGUFDigests.pairs(sources.current, tensors: placeholders)
     }
+    let stream = try SourceStream(tensors.map(SourceStream.Item.init), ledger: sources)
     var writer = try GGUFWriter(
       path: path, overwrite: overwrite, inputs: inputs, metadata: pairs, tensors: declared)
     let total = StateDict(name: "", tensors: tensors).byteCount
     var done = 0
-    for (index, tensor) in tensors.enumerated() {
-      if provenance != nil, let origins = tensor.storage.origins {
-        for origin in origins { try sources.read(origin) }
-      }
-      let bytes = try tensor.contiguousBytes()
-      try bytes.forEachSlice(of: SafetensorsWriter.sliceSize) { slice in
-        try writer.writeTensor(slice.span)
-        if slice.byteCount == SafetensorsWriter.sliceSize { tensor.discard() }
-        done += slice.byteCount
-        progress?(done, total)
-      }
-      tensor.discard()
-      if tensor.storage.origins == nil { sources.note(writer.tensorDigests[index], of: tensor) }
+    try stream.run(tensors) { piece in
+      try writer.writeTensor(piece.span)
+      done += piece.byteCount
+      progress?(done, total)
+    } finish: { index, unchanged in
+      if let unchanged { sources.note(writer.tensorDigests[index], of: unchanged) }
     }
     let digests = writer.tensorDigests
-    try writer.finish(filling: provenance == nil ? [] : GGUFDigests.pairs(sources, tensors: digests))
+    try writer.finish(filling: provenance == nil ? [] : GGUFDigests.pairs(sources.current, tensors: digests))
   }
 
   private static func declare(

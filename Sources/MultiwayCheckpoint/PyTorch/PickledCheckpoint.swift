@@ -125,6 +125,9 @@ final class DeferredStorage: TensorStorage {
     return try file.bytes(in: try place(of: part))
   }
 
+  var workingByteCount: Int { 0 }
+  var isPacked: Bool { file.packing != nil }
+
   func discard() {
     if let start = start.withLock({ $0 }) { file.discard(start..<start + byteCount) }
   }

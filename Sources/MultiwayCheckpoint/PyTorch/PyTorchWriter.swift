@@ -11,7 +11,6 @@ public enum PyTorchWriter {
   /// The folder in the archive, as in the archives that `torch.save` writes to streams.
   private static let root = "archive"
   private static let alignment = 64
-  private static let sliceSize = 16 << 20
 
   /// Writes `tensors` in their order, one at a time. The file appears under its name whole or not at all.
   /// - Parameters:
@@ -27,6 +26,7 @@ public enum PyTorchWriter {
     try check(tensors, path: path)
     let storages = StorageKeys(tensors)
     var digests = provenance.map { SafetensorsProvenance($0, of: tensors) }
+    let stream = try SourceStream(tensors.map(SourceStream.Item.init), ledger: digests?.sources ?? SourceLedger(of: []))
     var archive = ZipWriter(
       try OutputFile(path: path, overwrite: overwrite, inputs: inputs), alignment: alignment)
     try archive.add("\(root)/data.pkl", pickle(tensors, storages, nesting: nesting))
@@ -35,21 +35,25 @@ public enum PyTorchWriter {
     try archive.add("\(root)/byteorder", Array("little".utf8))
     let total = StateDict(name: "", tensors: tensors).byteCount
     var done = 0
-    for (index, tensor) in tensors.enumerated() {
-      let isFirst = storages.isFirst[index]
-      try digests?.readOrigins(of: tensor)
-      if isFirst { try archive.begin("\(root)/data/\(storages.keys[index])", size: tensor.byteCount) }
-      let bytes = try tensor.contiguousBytes()
-      try bytes.forEachSlice(of: sliceSize) { slice in
-        digests?.update(slice.span)
-        if isFirst { try archive.append(slice.span) }
-        if slice.byteCount == sliceSize { tensor.discard() }
-        done += slice.byteCount
-        progress?(done, total)
-      }
-      if isFirst { try archive.end() }
-      tensor.discard()
-      digests?.finish(tensor, at: index)
+    var index = 0
+    var hasBegun = false
+    // A record begins with its tensor's first piece, or at its end where there is none.
+    func begin(_ archive: inout ZipWriter) throws {
+      guard !hasBegun, storages.isFirst[index] else { return }
+      hasBegun = true
+      try archive.begin("\(root)/data/\(storages.keys[index])", size: tensors[index].byteCount)
+    }
+    try stream.run(tensors) { piece in
+      try begin(&archive)
+      digests?.update(piece.span)
+      if storages.isFirst[index] { try archive.append(piece.span) }
+      done += piece.byteCount
+      progress?(done, total)
+    } finish: { item, unchanged in
+      try begin(&archive)
+      if storages.isFirst[item] { try archive.end() }
+      digests?.finish(at: item, unchanged: unchanged)
+      (index, hasBegun) = (item + 1, false)
     }
     try archive.add("\(root)/version", Array("3\n".utf8))
     if let text = record(metadata, digests?.text) { try archive.add("\(root)/\(metadataRecord)", text) }

@@ -9,7 +9,8 @@ public struct SafetensorsProvenance: ~Copyable {
   private let provenance: Provenance
   private let names: [String]
   private var digests: [String]
-  private var sources: SourceDigests
+  /// The digests of the tensors that were read.
+  let sources: SourceLedger
   private var digest = TensorDigest()
 
   /// Describes a file of `tensors`, whose digests are not known yet.
@@ -17,25 +18,21 @@ public struct SafetensorsProvenance: ~Copyable {
     self.provenance = provenance
     names = tensors.map(\.name)
     digests = tensors.map { _ in TensorDigest.placeholder }
-    sources = SourceDigests(of: tensors.flatMap(\.sources))
-  }
-
-  /// Reads the tensors that a computed one is made of, as far as they were not read before.
-  mutating func readOrigins(of tensor: StoredTensor) throws(TensorError) {
-    for origin in tensor.storage.origins ?? [] { try sources.read(origin) }
+    sources = SourceLedger(of: tensors.flatMap(\.sources))
   }
 
   /// Adds bytes of the current tensor.
   mutating func update(_ bytes: borrowing RawSpan) { digest.update(bytes) }
 
   /// Ends the current tensor.
-  mutating func finish(_ tensor: StoredTensor, at index: Int) {
+  /// - Parameter unchanged: the source that it has the elements of.
+  mutating func finish(at index: Int, unchanged: StoredTensor?) {
     digests[index] = digest.finish()
-    if tensor.storage.origins == nil { sources.note(digests[index], of: tensor) }
+    if let unchanged { sources.note(digests[index], of: unchanged) }
   }
 
   /// The metadata value; it is as long before the digests are known as after.
-  var text: String { provenance.text(of: names, digests: digests, sources: sources) }
+  var text: String { provenance.text(of: names, digests: digests, sources: sources.current) }
 }
 
 extension Checkpoint {

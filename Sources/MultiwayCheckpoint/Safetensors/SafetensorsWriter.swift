@@ -3,9 +3,6 @@ public import MultiwayCore
 /// Writes safetensors files exactly as the reference implementation does, but for the metadata keys, which are sorted: the
 /// same tensors always give the same bytes.
 public enum SafetensorsWriter {
-  /// How much of a tensor is written before its pages are let go.
-  static let sliceSize = 16 << 20
-
   /// Writes `tensors`, widest dtype first and by name, one at a time. The file appears under its name whole or not at all.
   /// - Parameters:
   ///   - provenance: where the tensors come from; it is written with the digests of the tensors, as the metadata value
@@ -32,22 +29,18 @@ public enum SafetensorsWriter {
     var metadata = metadata
     if let text = digests?.text { metadata[SafetensorsProvenance.key] = text }
     let header = try header(ordered, metadata: metadata, path: path)
+    let stream = try SourceStream(ordered.map(SourceStream.Item.init), ledger: digests?.sources ?? SourceLedger(of: []))
     try output.write([UInt64(header.count)])
     try output.write(header)
     let total = StateDict(name: "", tensors: ordered).byteCount
     var done = 0
-    for (index, tensor) in ordered.enumerated() {
-      try digests?.readOrigins(of: tensor)
-      let bytes = try tensor.contiguousBytes()
-      try bytes.forEachSlice(of: sliceSize) { slice in
-        digests?.update(slice.span)
-        try output.write(slice.span)
-        if slice.byteCount == sliceSize { tensor.discard() }
-        done += slice.byteCount
-        progress?(done, total)
-      }
-      tensor.discard()
-      digests?.finish(tensor, at: index)
+    try stream.run(ordered) { piece in
+      digests?.update(piece.span)
+      try output.write(piece.span)
+      done += piece.byteCount
+      progress?(done, total)
+    } finish: { index, unchanged in
+      digests?.finish(at: index, unchanged: unchanged)
     }
     if let text = digests?.text {
       metadata[SafetensorsProvenance.key] = text
@@ -114,17 +107,5 @@ public enum SafetensorsWriter {
         file: path)
     }
     return bytes
-  }
-}
-
-extension TensorBytes {
-  /// Calls `body` with one part after the other.
-  func forEachSlice<E: Error>(of size: Int, _ body: (TensorBytes) throws(E) -> Void) throws(E) {
-    var start = 0
-    while start < byteCount {
-      let end = Swift.min(byteCount, start + size)
-      try body(extracting(start..<end))
-      start = end
-    }
   }
 }

@@ -1,19 +1,25 @@
 import MultiwayCore
 import Synchronization
 
-/// A record of a zip archive as a storage. Its checksum is compared once, when it is first loaded.
+/// A record of a zip archive as a storage. Its checksum is compared once: when it is first loaded, or, where it is peeked at from the
+/// first byte on, as its bytes pass.
 final class ZipRecordStorage: TensorStorage {
   private struct State {
     var isVerified = false
     var unpacked: TensorBytes?
+    /// The CRC-32 of the bytes up to a place.
+    var sum: UInt32 = 0
+    var place = 0
   }
 
   private let file: any ByteSource
   private let entry: ZipEntry
   private let state = Mutex(State())
 
-  /// How many bytes are summed up before their pages are let go.
-  private static let sliceSize = 16 << 20
+  /// How many bytes are summed up at a time.
+  private static let sliceSize = 1 << 20
+  /// The pages of longer records are let go as they are summed up.
+  private static let keptSize = 4 << 20
 
   init(file: any ByteSource, entry: ZipEntry) {
     self.file = file
@@ -33,20 +39,40 @@ final class ZipRecordStorage: TensorStorage {
         state.unpacked = unpacked
         return unpacked.extracting(range)
       }
-      if state.isVerified || entry.lacksChecksum {
-        let start = entry.range.lowerBound
-        return try file.bytes(in: start + range.lowerBound..<start + range.upperBound)
-      }
-      let bytes = try file.bytes(in: entry.range)
-      try verify(bytes, isMapped: true)
-      state.isVerified = true
-      return bytes.extracting(range)
+      try verify(&state)
+      return try stored(range)
     }
   }
+
+  /// The bytes of a part before the checksum of all is compared; those that come next in order are summed up.
+  func peek(in range: Range<Int>) throws(TensorError) -> TensorBytes {
+    if entry.isDeflated { return try load(in: range) }
+    precondition(range.lowerBound >= 0 && range.upperBound <= entry.size)
+    let bytes = try stored(range)
+    try state.withLock { state throws(TensorError) in
+      if !state.isVerified, range.lowerBound == state.place { try sum(bytes, &state) }
+    }
+    return bytes
+  }
+
+  /// Sums up what was not read in order, and compares.
+  func verify() throws(TensorError) {
+    if !entry.isDeflated { try state.withLock { state throws(TensorError) in try verify(&state) } }
+  }
+
+  var isPacked: Bool { file.packing != nil }
+
+  /// Unpacking takes both the record and what it unpacks to.
+  var workingByteCount: Int { entry.isDeflated ? entry.range.count + entry.size : 0 }
 
   func discard() {
     state.withLock { $0.unpacked = nil }
     file.discard(entry.range)
+  }
+
+  private func stored(_ range: Range<Int>) throws(TensorError) -> TensorBytes {
+    let start = entry.range.lowerBound
+    return try file.bytes(in: start + range.lowerBound..<start + range.upperBound)
   }
 
   private func unpack() throws(TensorError) -> TensorBytes {
@@ -56,22 +82,31 @@ final class ZipRecordStorage: TensorStorage {
         .corrupt, "the compressed record '\(entry.displayName)' does not unpack to \(entry.size) bytes",
         remedy: "fetch the file again", file: file.path, byteOffset: entry.localOffset)
     }
-    try verify(unpacked, isMapped: false)
+    if !entry.lacksChecksum { try compare(Deflate.crc32(unpacked.span)) }
     return unpacked
   }
 
-  private func verify(_ bytes: TensorBytes, isMapped: Bool) throws(TensorError) {
-    if entry.lacksChecksum { return }
-    var crc: UInt32 = 0
-    var start = 0
-    while start < bytes.byteCount {
-      let end = min(bytes.byteCount, start + ZipRecordStorage.sliceSize)
-      crc = Deflate.crc32(bytes.extracting(start..<end).span, continuing: crc)
-      if isMapped, end - start == ZipRecordStorage.sliceSize {
-        file.discard(entry.range.lowerBound + start..<entry.range.lowerBound + end)
-      }
-      start = end
+  /// Sums up the rest of a stored record in pieces, whose pages are let go, and compares.
+  private func verify(_ state: inout State) throws(TensorError) {
+    while !state.isVerified, !entry.lacksChecksum {
+      let end = min(entry.size, state.place + ZipRecordStorage.sliceSize)
+      let place = entry.range.lowerBound + state.place..<entry.range.lowerBound + end
+      try sum(try stored(state.place..<end), &state)
+      if entry.size > ZipRecordStorage.keptSize { file.discard(place) }
     }
+  }
+
+  /// Adds the bytes that come next; after the last ones it compares.
+  private func sum(_ bytes: TensorBytes, _ state: inout State) throws(TensorError) {
+    if entry.lacksChecksum { return }
+    state.sum = Deflate.crc32(bytes.span, continuing: state.sum)
+    state.place += bytes.byteCount
+    guard state.place == entry.size else { return }
+    try compare(state.sum)
+    state.isVerified = true
+  }
+
+  private func compare(_ crc: UInt32) throws(TensorError) {
     guard crc == entry.crc else {
       throw TensorError(
         .corrupt, "the record '\(entry.displayName)' has the CRC-32 \(String(crc, radix: 16))",

@@ -39,6 +39,10 @@ struct ZstdBlocks: ~Copyable {
     byteCount = decoder.contentOffset
     let wanted = min(byteCount / 8, fileByteCount) / ZstdBlocks.size
     capacity = min(max(wanted, ZstdBlocks.leastCapacity), ZstdBlocks.mostCapacity)
+    if let budget = MemoryBudget.current {
+      capacity = min(capacity, max(ZstdBlocks.leastCapacity, budget.byteCount / 4 / ZstdBlocks.size))
+      budget.reserve(max(0, capacity - kept.count) * ZstdBlocks.size)
+    }
     return byteCount
   }
 

@@ -25,7 +25,7 @@ struct ZstdDecoder: ~Copyable {
   private(set) var contentOffset = 0
 
   /// How much of the file is read before its pages are let go.
-  private static let sliceSize = 16 << 20
+  private static let sliceSize = 4 << 20
 
   init(file: any ByteSource) throws(CheckpointError) {
     let input = try file.contents(in: 0..<file.byteCount)

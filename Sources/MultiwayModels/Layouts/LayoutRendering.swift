@@ -7,6 +7,8 @@ public struct RenderedTensor: Sendable {
   public var key: String
   /// The elements under the layout's shape.
   public var data: TensorExpression
+  /// What the parameters in it are for, in their order; empty for a buffer.
+  public var roles: [Role] = []
 }
 
 /// A model's parameters in the form of a key layout.
@@ -30,7 +32,10 @@ extension Model {
     let bound = parameters.parameters
     let (entries, homeless) = KeyEntry.entries(of: bound.map(\.declaration), in: keyMap)
     var tensors: [RenderedTensor] = []
-    for entry in entries { tensors.append(RenderedTensor(key: entry.key, data: expression(of: entry))) }
+    for entry in entries {
+      tensors.append(
+        RenderedTensor(key: entry.key, data: expression(of: entry), roles: entry.declarations.map(\.role)))
+    }
     tensors += keyMap.buffers.map { RenderedTensor(key: $0.name, data: .stored($0)) }
     return RenderedStateDict(tensors: tensors, notes: notes(homeless, layout: name))
   }

@@ -145,6 +145,16 @@ extension KeyMap {
     "feed_forward_scale": "lambda_2", "relative_bias": "relative_position_bias.relative_position_bias",
   ]
 
+  /// The name that transformers 5 has in memory for a linear module of a block, which is another than in its files; nil for any other.
+  public static func transformersModule(inMemory name: String) -> String? {
+    // The longest first: `attention.output.dense` ends like `output.dense`.
+    let endings = onDiskModules.sorted { ($1.value.utf8.count, $0.key) < ($0.value.utf8.count, $1.key) }
+    guard let (module, ending) = endings.first(where: { name.hasSuffix("." + $0.value) }),
+      let other = inMemoryModules[module], name.contains("encoder.layer.")
+    else { return nil }
+    return name.dropLast(ending.count).replacing("encoder.layer.", with: "layers.") + other
+  }
+
   /// Splits a canonical name into its module and field and looks both up.
   private static func place(
     _ name: String, _ shape: Shape, fixed: [String: String], modules: Modules, layers: String

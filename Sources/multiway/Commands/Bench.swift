@@ -32,8 +32,9 @@ struct Bench: ParsableCommand {
   func run() throws {
     let loaded = try LoadedModel(path: model, options: input.options)
     let session = try Session(loaded.graph, threads: threads.threads, compute: compute.compute)
+    // First the memory of the run: a batch that is too large is refused before its inputs are made.
+    var workspace = try Workspace(session, symbols: SyntheticInputs.sizes(for: loaded.graph, examples: batch))
     let inputs = try loaded.graph.bind(try SyntheticInputs.make(for: loaded.graph, examples: batch))
-    var workspace = try Workspace(session, symbols: inputs.symbols)
     _ = try session.run(inputs, in: &workspace)
     let firstResult = System.sinceStart
     var times: [Double] = []

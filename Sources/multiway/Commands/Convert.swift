@@ -35,7 +35,8 @@ struct Convert: ParsableCommand {
       valueName: "form"))
   var int8: Form?
   @Option(
-    help: "Examples from which --int8 qdq takes the ranges: a safetensors file of inputs; synthetic ones without it.")
+    help:
+      "Examples for --int8: a safetensors file of inputs, from which qdq takes the ranges; synthetic ones without it.")
   var calibration: String?
   @Option(
     help: ArgumentHelp(
@@ -43,6 +44,7 @@ struct Convert: ParsableCommand {
   var shardSize: ByteSize?
   @OptionGroup var inputs: InputArguments
   @OptionGroup var sources: SourceArguments
+  @OptionGroup var memory: MemoryArguments
   @OptionGroup var outputs: OutputArguments
 
   enum Target: String, ExpressibleByArgument, CaseIterable {
@@ -57,7 +59,9 @@ struct Convert: ParsableCommand {
     case unilm, timm, huggingface
   }
 
-  func run() throws {
+  func run() throws { try memory.limit { try work() } }
+
+  private func work() throws {
     let start = System.now
     try OutputKind.checkDestination(output, overwrite: outputs.force)
     let file = try sources.open(input, for: output)

@@ -18,13 +18,16 @@ struct Prune: ParsableCommand {
   @Option(help: "The modality to keep: vision or text.") var keep: Keep?
   @OptionGroup var inputs: InputArguments
   @OptionGroup var sources: SourceArguments
+  @OptionGroup var memory: MemoryArguments
   @OptionGroup var outputs: OutputArguments
 
   enum Keep: String, ExpressibleByArgument, CaseIterable {
     case vision, text
   }
 
-  func run() throws {
+  func run() throws { try memory.limit { try work() } }
+
+  private func work() throws {
     let start = System.now
     try OutputKind.checkDestination(output, overwrite: outputs.force)
     let model = try LoadedModel(try sources.open(input, for: output), options: inputs.options)

@@ -1,4 +1,5 @@
 import Glibc
+import MultiwayCore
 
 /// The two streams of the process: results go to standard output, everything else to standard error.
 enum Console {
@@ -63,11 +64,7 @@ enum System {
   }
 
   /// The largest resident size of this process so far, mapped pages included, in bytes.
-  static var peakMemory: Int {
-    var usage = rusage()
-    guard unsafe getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage) == 0 else { return 0 }
-    return usage.ru_maxrss * 1024
-  }
+  static var peakMemory: Int { ProcessMemory.peak }
 
   private static func seconds(_ clock: Int32) -> Double {
     var time = timespec()

@@ -80,6 +80,23 @@ struct OutputArguments: ParsableArguments {
   var json = false
 }
 
+/// How much memory a verb that writes may take.
+struct MemoryArguments: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "How much memory may be resident at most, pages of mapped files included: 256MB, 1GB, 512MiB. The output is the same.",
+      valueName: "size"))
+  var maxMemory: String?
+
+  /// Calls `body` under the budget.
+  func limit<R>(_ body: () throws -> R) throws -> R {
+    guard let maxMemory else { return try body() }
+    let budget = try MemoryBudget(maxMemory)
+    MemoryBudget.returnsFreedMemory()
+    return try MemoryBudget.$current.withValue(budget) { try body() }
+  }
+}
+
 /// The number of threads.
 struct ThreadArguments: ParsableArguments {
   @Option(help: "The number of threads; one a core unless given.")
