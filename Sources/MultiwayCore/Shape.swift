@@ -5,18 +5,19 @@ public struct Shape: Hashable, Sendable {
   /// The product of the dimensions; 1 for a scalar.
   public let elementCount: Int
 
-  /// Makes a shape from dimensions that come from a file; nil if one is negative or if the product overflows on the way
-  /// (checked from the left, so `[2^63, 4, 0]` overflows before its 0, as in the safetensors reference reader).
+  /// Makes a shape from dimensions that come from a file; nil if one is negative or if those that are not 0 overflow
+  /// together: `[2^63, 4, 0]`, as in the safetensors reference reader, and in any other order too.
   public init?(checking dimensions: [Int]) {
     var count = 1
     for dimension in dimensions {
       guard dimension >= 0 else { return nil }
-      let (product, overflow) = count.multipliedReportingOverflow(by: dimension)
+      // A 0 must not hide that the others overflow: the same sizes in another order, or a part of them, would do so.
+      let (product, overflow) = count.multipliedReportingOverflow(by: max(1, dimension))
       guard !overflow else { return nil }
       count = product
     }
     self.dimensions = dimensions
-    self.elementCount = count
+    self.elementCount = dimensions.contains(0) ? 0 : count
   }
 
   /// Makes a shape from dimensions that the program itself computed; a negative one or an overflow is a programmer's error.

@@ -12,6 +12,8 @@ public enum FuzzedFixtures {
 
   /// A folder with shards.
   static let shards = package + "/Formats/sharded/golden/plain"
+  /// A folder with the external data of an ONNX model.
+  static let external = package + "/Formats/onnx/golden"
   /// What a delta is a change of.
   public static let base = package + "/Formats/safetensors/golden/all_dtypes.safetensors"
 

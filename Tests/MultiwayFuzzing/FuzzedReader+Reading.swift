@@ -35,7 +35,9 @@ extension FuzzedReader {
     case .npy: try load(try NPYReader.read(file))
     case .npz: try load(try NPZReader.read(file))
     case .zstd, .anyFile: try load(try CheckpointFormats.read(file))
-    case .onnx: try readModel(onnx: bytes)
+    case .onnx:
+      try load(try ONNXReader.read(MemorySource(bytes, path: FuzzedFixtures.external + "/fuzzed.onnx")))
+    case .onnxModel: try readModel(onnx: bytes)
     case .unpack:
       let (input, output) = try FuzzedFixtures.write(bytes)
       _ = try Delivery.unpack(input, to: output, overwrite: true)
@@ -110,10 +112,8 @@ extension FuzzedReader {
       let metadata = JSONValue.object(["config": .string(text)]).text()
       header = Array("{\"__metadata__\":\(metadata),".utf8) + header.dropFirst()
     }
-    let checkpoint = try SafetensorsReader.read(PaddedHeader.source(header))
-    let restored = try CheckpointFormats.read(PaddedHeader.source(header))
-    precondition(restored.stateDicts.count == checkpoint.stateDicts.count)
-    let model = try Architectures.load(try restored.stateDict(), of: restored)
+    let checkpoint = try CheckpointFormats.read(PaddedHeader.source(header))
+    let model = try Architectures.load(try checkpoint.stateDict(), of: checkpoint)
     try model.graph.verify()
   }
 

@@ -39,8 +39,10 @@ public enum FuzzedReader: String, CaseIterable, Sendable {
   case zstd
   /// Any file: the format is found from its bytes.
   case anyFile = "any-file"
-  /// An ONNX model.
+  /// The weights of an ONNX model, some of which may lie in a file beside it.
   case onnx
+  /// The whole of an ONNX model.
+  case onnxModel = "onnx-model"
   /// A zstd file that is unpacked into another.
   case unpack
   /// A change of a file that is right.

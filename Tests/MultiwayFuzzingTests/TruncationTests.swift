@@ -15,12 +15,13 @@ import Testing
 /// Where a format allows a cut that takes nothing away (the padding of a tar archive, an empty zstd frame), what is read must be the same.
 @Suite struct TruncationTests {
   private static let formats = [
-    "safetensors", "pytorch", "pytorch-legacy", "numpy", "gguf", "zstd",
+    "safetensors", "pytorch", "pytorch-legacy", "numpy", "gguf", "zstd", "onnx",
   ]
   /// Directories of zip archives stand at the end; GGUF and safetensors headers are measured.
   private static let edge = 640
-  /// What may be cut off there: the padding of a tar archive, what follows the tensors of a GGUF file, empty frames.
-  private static let paddedFormats = ["pytorch-legacy", "gguf", "zstd"]
+  /// What may be cut off there: the padding of a tar archive, what follows the tensors of a GGUF file, empty frames, what
+  /// follows the graph of an ONNX model.
+  private static let paddedFormats = ["pytorch-legacy", "gguf", "zstd", "onnx"]
 
   /// Where to cut: every byte of the first `header` and of the last `edge`, and 200 places between.
   private func cuts(_ count: Int, header: Int) -> [Int] {
