@@ -17,8 +17,8 @@ public struct Attention: Hashable, Sendable {
   /// of an image share its keys.
   public var memories: Int
 
-  /// True where queries, keys, values and the weights that the softmax gives are 8-bit numbers in the two products, each token scaled by
-  /// itself. `Docs/Numerics.md` defines it.
+  /// True where queries, keys and values are 8-bit numbers in the two products, each token scaled by itself, and the weights that the softmax
+  /// gives 16-bit ones. `Docs/Numerics.md` defines it.
   public var isQuantized: Bool
 
   /// The most memories.

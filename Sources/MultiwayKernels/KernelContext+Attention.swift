@@ -85,7 +85,7 @@ public enum AttentionMode: Sendable {
 public enum AttentionArithmetic: Sendable, CaseIterable {
   /// Queries, keys, values and weights in fp32.
   case float
-  /// Queries and weights as u8, keys and values as s8, each token by itself; sums in int32.
+  /// Queries as u8, keys and values as s8, each token by itself, the weights as 16 bits; sums in int32.
   case int8
 
   var code: mwk_attention_arithmetic {

@@ -30,8 +30,10 @@ typedef struct {
   void (*quantize)(size_t n, const float *x, uint8_t *q, float *scale, int32_t *zero);
   /// x ← exp(x + mask − max), for the first n of them; returns 1 / Σ.
   float (*softmax)(size_t n, const float *mask, float *x);
-  /// The same, times value_scale, in 8 bits: q ≈ x · value_scale / scale. Writes round_up(n, 4) bytes of q; x is overwritten.
-  float (*softmax_quantize)(size_t n, const float *mask, const float *value_scale, float *x, uint8_t *q, float *scale);
+  /// The same, times value_scale, in 16 bits: 256 · high + low ≈ x · value_scale / scale. Writes round_up(n, 4) bytes of each; x is
+  /// overwritten.
+  float (*softmax_quantize)(size_t n, const float *mask, const float *value_scale, float *x, uint8_t *high, uint8_t *low,
+                            float *scale);
 } mwk_rows;
 
 typedef struct {

@@ -15,7 +15,7 @@ typedef struct {
   float *row;           // [head_size]
   int32_t *acc;         // [6][64]
   uint8_t *query;       // [6][quads of channels][4]
-  uint8_t *weights;     // [6][quads of keys][4]
+  uint8_t *high, *low;  // [6][quads of keys][4], the bytes of the weights
 } workspace;
 
 static size_t channel_quads(const mwk_attention_plan *p) { return mwk_ceil_div(p->job->head_size, 4); }
@@ -36,7 +36,8 @@ static size_t carve(const mwk_attention_plan *p, char *memory, workspace *w) {
   MWK_PART(row, p->job->head_size * sizeof(float));
   MWK_PART(acc, MWK_TILE_ROWS * MWK_PANEL * sizeof(int32_t));
   MWK_PART(query, MWK_TILE_ROWS * 4 * channel_quads(p));
-  MWK_PART(weights, MWK_TILE_ROWS * 4 * key_quads(p));
+  MWK_PART(high, MWK_TILE_ROWS * 4 * key_quads(p));
+  MWK_PART(low, MWK_TILE_ROWS * 4 * key_quads(p));
 #undef MWK_PART
   return at;
 }
@@ -138,7 +139,8 @@ static void score(const mwk_attention_plan *p, const mwk_attention_block *block,
     }
 }
 
-/// Softmax of each row, times the values' scales, in 8 bits; `scale` receives what a row's sums of products are worth: 0 where
+/// Softmax of each row, times the values' scales, in 16 bits, as one byte would be the coarsest of all roundings where a row attends to
+/// many keys; `scale` receives what a row's sums of products are worth: 0 where
 /// no key is allowed.
 static void quantize_weights(const mwk_attention_plan *p, const mwk_attention_block *block, const workspace *w, float *scale) {
   size_t stride = 4 * key_quads(p), end = 4 * mwk_ceil_div(block->limit[block->rows - 1], 4);
@@ -146,15 +148,16 @@ static void quantize_weights(const mwk_attention_plan *p, const mwk_attention_bl
   for (size_t r = 0; r < block->rows; r++) {
     size_t limit = block->limit[r], written = 0;
     float *scores = w->scores + r * score_stride(p), step, inverse;
-    uint8_t *weights = w->weights + r * stride;
+    uint8_t *high = w->high + r * stride, *low = w->low + r * stride;
     scale[r] = 0.0f;
     mwk_attention_add_bias(p, block, r, scores);
     if (block->first_key < limit) {
-      inverse = p->context->rows->softmax_quantize(limit, mask, w->value_scale, scores, weights, &step);
+      inverse = p->context->rows->softmax_quantize(limit, mask, w->value_scale, scores, high, low, &step);
       scale[r] = step * inverse;
       written = 4 * mwk_ceil_div(limit, 4);
     }
-    memset(weights + written, 0, end - written);
+    memset(high + written, 0, end - written);
+    memset(low + written, 0, end - written);
   }
 }
 
@@ -162,13 +165,17 @@ static void weigh(const mwk_attention_plan *p, const mwk_attention_block *block,
                   float *out, size_t out_stride) {
   static const int32_t none[MWK_PANEL];
   static const float one[MWK_PANEL] = {[0 ... MWK_PANEL - 1] = 1.0f};
-  size_t quads = mwk_ceil_div(block->limit[block->rows - 1], 4);
+  const mwk_gemm_i8 *gemm = p->context->gemm_i8;
+  size_t quads = mwk_ceil_div(block->limit[block->rows - 1], 4), stride = 4 * key_quads(p);
+  float high_scale[MWK_TILE_ROWS];
+  for (size_t r = 0; r < block->rows; r++) high_scale[r] = 256.0f * scale[r];
   for (size_t c = 0; c < p->value_panels; c++) {
     size_t count = mwk_min(MWK_PANEL, p->job->head_size - c * MWK_PANEL);
+    const int8_t *values = w->values + c * key_quads(p) * MWK_PANEL * 4;
     mwk_epilogue epilogue = {.activation = mwk_activation_none, .y = out + c * MWK_PANEL, .y_stride = out_stride};
-    p->context->gemm_i8->products(block->rows, quads, w->weights, 4 * key_quads(p),
-                                  w->values + c * key_quads(p) * MWK_PANEL * 4, count, none, scale, one, none, &epilogue,
-                                  w->acc);
+    gemm->products(block->rows, quads, w->low, stride, values, count, none, scale, one, none, &epilogue, w->acc);
+    epilogue.residual = epilogue.y;
+    gemm->products(block->rows, quads, w->high, stride, values, count, none, high_scale, one, none, &epilogue, w->acc);
   }
 }
 

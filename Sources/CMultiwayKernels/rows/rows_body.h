@@ -181,19 +181,26 @@ MWK_INLINE v16 scaled_weights(v16 e, v16 scale, weight_sums *sums) {
   return weight;
 }
 
-/// Bytes from weights between 0 and 255 / inverse.
-MWK_INLINE void store_weights(size_t n, const float *x, float inverse, uint8_t *q) {
+/// High and low bytes from weights between 0 and 65535 / inverse.
+MWK_INLINE void store_weights(size_t n, const float *x, float inverse, uint8_t *high, uint8_t *low) {
   v16 inv = v_set(inverse);
   size_t i = 0;
-  for (; i + MWK_LANES <= n; i += MWK_LANES) i_bytes(q + i, i_cvt(v_mul(v_load(x + i), inv)));
+  for (; i + MWK_LANES <= n; i += MWK_LANES) {
+    iv16 q = i_cvt(v_mul(v_load(x + i), inv));
+    i_bytes(high + i, i_high_bytes(q));
+    i_bytes(low + i, q);
+  }
   if (i == n) return;
-  uint8_t tail[MWK_LANES];
-  i_bytes(tail, i_cvt(v_mul(v_loadn(x + i, n - i, 0.0f), inv)));
-  memcpy(q + i, tail, mwk_round_up(n - i, 4));
+  uint8_t tail[2][MWK_LANES];
+  iv16 q = i_cvt(v_mul(v_loadn(x + i, n - i, 0.0f), inv));
+  i_bytes(tail[0], i_high_bytes(q));
+  i_bytes(tail[1], q);
+  memcpy(high + i, tail[0], mwk_round_up(n - i, 4));
+  memcpy(low + i, tail[1], mwk_round_up(n - i, 4));
 }
 
-static float softmax_quantize_row(size_t n, const float *mask, const float *value_scale, float *x, uint8_t *q,
-                                  float *scale) {
+static float softmax_quantize_row(size_t n, const float *mask, const float *value_scale, float *x, uint8_t *high,
+                                  uint8_t *low, float *scale) {
   v16 log2e = v_set(0x1.715476p+0f), shift = v_neg(v_mul(largest_score(n, mask, x), log2e));
   weight_sums sums = {v_set(0.0f), v_set(0.0f), v_set(0.0f)};
   size_t i = 0;
@@ -207,11 +214,11 @@ static float softmax_quantize_row(size_t n, const float *mask, const float *valu
   }
   float top = v_hmax(sums.top), total = v_sum(sums.scaled_sum);
   bool broken = !(total < INFINITY), usable = !broken && top >= 0x1p-100f;
-  *scale = broken ? NAN : usable ? top / 255.0f : 1.0f;
+  *scale = broken ? NAN : usable ? top / 65535.0f : 1.0f;
   if (usable)
-    store_weights(n, x, 255.0f / top, q);
+    store_weights(n, x, 65535.0f / top, high, low);
   else
-    memset(q, 0, mwk_round_up(n, 4));
+    memset(high, 0, mwk_round_up(n, 4)), memset(low, 0, mwk_round_up(n, 4));
   return 1.0f / v_sum(sums.sum);
 }
 

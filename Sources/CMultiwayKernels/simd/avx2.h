@@ -102,6 +102,7 @@ MWK_INTEGER(i_mul, _mm256_mullo_epi32)
 MWK_INTEGER(i_min, _mm256_min_epi32)
 MWK_INTEGER(i_max, _mm256_max_epi32)
 MWK_INLINE iv16 i_half(iv16 a) { return IV16(_mm256_srai_epi32(a.l, 1), _mm256_srai_epi32(a.h, 1)); }
+MWK_INLINE iv16 i_high_bytes(iv16 a) { return IV16(_mm256_srai_epi32(a.l, 8), _mm256_srai_epi32(a.h, 8)); }
 MWK_INLINE v16 i_float(iv16 a) { return V16(_mm256_cvtepi32_ps(a.l), _mm256_cvtepi32_ps(a.h)); }
 MWK_INLINE iv16 i_cvt(v16 a) { return IV16(_mm256_cvtps_epi32(a.l), _mm256_cvtps_epi32(a.h)); }
 MWK_INLINE v16 i_pow2(iv16 n) {

@@ -58,6 +58,7 @@ MWK_INLINE iv16 i_mul(iv16 a, iv16 b) { return _mm512_mullo_epi32(a, b); }
 MWK_INLINE iv16 i_min(iv16 a, iv16 b) { return _mm512_min_epi32(a, b); }
 MWK_INLINE iv16 i_max(iv16 a, iv16 b) { return _mm512_max_epi32(a, b); }
 MWK_INLINE iv16 i_half(iv16 a) { return _mm512_srai_epi32(a, 1); }
+MWK_INLINE iv16 i_high_bytes(iv16 a) { return _mm512_srai_epi32(a, 8); }
 MWK_INLINE v16 i_float(iv16 a) { return _mm512_cvtepi32_ps(a); }
 MWK_INLINE iv16 i_cvt(v16 a) { return _mm512_cvtps_epi32(a); }
 MWK_INLINE v16 i_pow2(iv16 n) {

@@ -113,6 +113,10 @@ MWK_INLINE uint8x16_t low_bytes(iv16 a) {
   uint16x8_t l = low_halves(a.q[0], a.q[1]), h = low_halves(a.q[2], a.q[3]);
   return vuzp1q_u8(vreinterpretq_u8_u16(l), vreinterpretq_u8_u16(h));
 }
+MWK_INLINE iv16 i_high_bytes(iv16 a) {
+  MWK_QUARTERS a.q[i] = vshrq_n_s32(a.q[i], 8);
+  return a;
+}
 MWK_INLINE void i_bytes(uint8_t *p, iv16 a) { vst1q_u8(p, low_bytes(a)); }
 MWK_INLINE void i_quads(int8_t *p, iv16 a, iv16 b, iv16 c, iv16 d) {
   uint8x16x4_t lanes = {{low_bytes(a), low_bytes(b), low_bytes(c), low_bytes(d)}};

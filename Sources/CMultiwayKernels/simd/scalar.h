@@ -83,6 +83,7 @@ MWK_INLINE iv16 i_cvt(v16 a) {
   }
   return r;
 }
+MWK_INLINE iv16 i_high_bytes(iv16 a) { MWK_EACH a.n[i] = a.n[i] >> 8; return a; }
 /// 2ⁿ from −126 ≤ n ≤ 127; any other n gives some value, never a fault.
 MWK_INLINE v16 i_pow2(iv16 n) {
   v16 r;

@@ -56,7 +56,7 @@ struct SymmetricToken {
 }
 
 extension NodeEvaluation {
-  /// The weights of a row times what the values are worth, in steps of 1/255 of the largest.
+  /// The weights of a row times what the values are worth, in steps of 1/65535 of the largest.
   static func quantizeWeights(_ row: inout ArraySlice<Float>, steps: ArraySlice<Float>) {
     // A weight of 0 is a key that the query may not attend to, or one that does not count: its value may be anything.
     for (place, step) in zip(row.indices, steps) where row[place] != 0 { row[place] *= step }
@@ -65,6 +65,8 @@ extension NodeEvaluation {
       return
     }
     guard let largest = row.max(), largest > 0 else { return }
-    for place in row.indices { row[place] = (row[place] * (255 / largest)).rounded(.toNearestOrEven) * (largest / 255) }
+    for place in row.indices {
+      row[place] = (row[place] * (65535 / largest)).rounded(.toNearestOrEven) * (largest / 65535)
+    }
   }
 }
