@@ -60,7 +60,7 @@ extension Conversions {
       form.notes.append("the ranges of activations come from \(calibration.description)")
     }
     form.recorded = [
-      "opset": options.opset.map { String($0) }, "int8": options.int8?.rawValue, "dtype": dtype?.shortName,
+      "opset": String(form.opset.version), "int8": options.int8?.rawValue, "dtype": dtype?.shortName,
     ]
     var report = try writeONNX(graph, of: input, form, to: path, overwrite: overwrite, progress: progress)
     report.passes = reports

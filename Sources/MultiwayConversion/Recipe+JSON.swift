@@ -18,7 +18,8 @@ extension Recipe {
 
   /// Reads a recipe file:
   ///
-  ///     {"name": "mine", "base": "int8", "int8_roles": ["feedForwardIn", "feedForwardOut"], "matrix_storage": "f16",
+  ///     {"name": "mine", "base": "int8", "int8_roles": ["feedForwardIn", "feedForwardOut"],
+  ///      "int8_attention": false, "matrix_storage": "f16",
   ///      "fold_norm_weights": "measured", "gates": {"output_sqnr_db": 30, "top_one_agreement": 0.98}}
   ///
   /// What is left out comes from `base`, which is int8 unless it is named.
