@@ -177,6 +177,20 @@ def onnx_runs(bench: Bench, dtype: str) -> str:
     return f"checked; {row.cells[4]} and {row.cells[5]} dB"
 
 
+def onnx_int8(bench: Bench, form: str) -> str:
+    """An int8 model in ONNX Runtime, in each form beside what ONNX Runtime's own quantization makes of the same layers."""
+    case = onnx_check.Case(bench.beit3, bench.inputs)
+    with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
+        if form == "dynamic":
+            row = onnx_check.int8_row(bench.multiway, case, 17, "int8-all", Path(folder))
+        else:
+            row = onnx_check.qdq_row(bench.multiway, case, 17, Path(folder))
+    require(not row.faults, "; ".join(row.faults))
+    if form == "dynamic":
+        return f"checked; {row.cells[2]} dB, quantize_dynamic {row.cells[3]} dB"
+    return f"checked; {row.cells[3]} and {row.cells[4]} dB, quantize_static {row.cells[5]} dB"
+
+
 # zstd
 
 
@@ -248,6 +262,8 @@ ROWS = [
     Row(".gguf plain, every type", "gguf", partial(gguf_reads, verb="convert", name="types.gguf", source=every_type)),
     Row(".onnx f32", "onnx.checker, ONNX Runtime, OpenVINO", partial(onnx_runs, dtype="keep")),
     Row(".onnx f16", "onnx.checker, ONNX Runtime, OpenVINO", partial(onnx_runs, dtype="f16")),
+    Row(".onnx int8, dynamic", "onnx.checker, ONNX Runtime", partial(onnx_int8, form="dynamic")),
+    Row(".onnx int8, QDQ", "onnx.checker, ONNX Runtime, OpenVINO", partial(onnx_int8, form="qdq")),
     Row("pack", "zstd", zstd_unpacks),
     Row("delta", "zstd --patch-from", zstd_patches),
 ]
