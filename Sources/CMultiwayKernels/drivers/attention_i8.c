@@ -134,7 +134,7 @@ static void score(const mwk_attention_plan *p, const mwk_attention_block *block,
       mwk_epilogue epilogue = {.activation = mwk_activation_none, .y = w->scores + key, .y_stride = score_stride(p)};
       p->context->gemm_i8->products(block->rows, quads, w->query, 4 * quads, w->keys + panel * MWK_PANEL * 4 * quads,
                                     count, zero, scale, w->key_scale + panel * MWK_PANEL, w->key_sum + panel * MWK_PANEL,
-                                    &epilogue, w->acc);
+                                    &epilogue, (mwk_lines){0}, w->acc);
       key += count;
     }
 }
@@ -173,9 +173,9 @@ static void weigh(const mwk_attention_plan *p, const mwk_attention_block *block,
     size_t count = mwk_min(MWK_PANEL, p->job->head_size - c * MWK_PANEL);
     const int8_t *values = w->values + c * key_quads(p) * MWK_PANEL * 4;
     mwk_epilogue epilogue = {.activation = mwk_activation_none, .y = out + c * MWK_PANEL, .y_stride = out_stride};
-    gemm->products(block->rows, quads, w->low, stride, values, count, none, scale, one, none, &epilogue, w->acc);
+    gemm->products(block->rows, quads, w->low, stride, values, count, none, scale, one, none, &epilogue, (mwk_lines){0}, w->acc);
     epilogue.residual = epilogue.y;
-    gemm->products(block->rows, quads, w->high, stride, values, count, none, high_scale, one, none, &epilogue, w->acc);
+    gemm->products(block->rows, quads, w->high, stride, values, count, none, high_scale, one, none, &epilogue, (mwk_lines){0}, w->acc);
   }
 }
 
