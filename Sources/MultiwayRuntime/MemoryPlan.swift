@@ -59,7 +59,7 @@ struct MemoryPlan: Sendable {
 
   private static func aligned(_ size: Int) -> Int { (size + alignment - 1) / alignment * alignment }
 
-  private static func shape(of buffer: Buffer, _ symbols: [String: Int]) -> Shape? {
+  fileprivate static func shape(of buffer: Buffer, _ symbols: [String: Int]) -> Shape? {
     var dimensions: [Int] = []
     for dimension in buffer.type.dimensions {
       guard let size = dimension.resolved(symbols) else { return nil }
@@ -68,7 +68,7 @@ struct MemoryPlan: Sendable {
     return Shape(checking: dimensions)
   }
 
-  private static func size(of buffer: Buffer, _ shape: Shape) -> Int? {
+  fileprivate static func size(of buffer: Buffer, _ shape: Shape) -> Int? {
     // 2⁴⁰ elements are beyond any machine; below it no size computed here can overflow.
     guard shape.elementCount < 1 << 40 else { return nil }
     switch buffer.kind {
@@ -123,5 +123,21 @@ struct MemoryPlan: Sendable {
       placed.append(buffer)
     }
     return (offsets, end)
+  }
+}
+
+extension Program {
+  /// The bytes of all inputs and outputs, nil if they overflow.
+  func boundaryByteCount(_ symbols: [String: Int]) -> Int? {
+    var total = 0
+    for buffer in inputs + outputs.map(\.buffer) {
+      guard let shape = MemoryPlan.shape(of: buffers[buffer.index], symbols),
+        let size = MemoryPlan.size(of: buffers[buffer.index], shape)
+      else { return nil }
+      let (sum, overflow) = total.addingReportingOverflow(size)
+      guard !overflow else { return nil }
+      total = sum
+    }
+    return total
   }
 }
