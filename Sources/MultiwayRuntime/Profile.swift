@@ -25,7 +25,7 @@ extension Session {
     var times = [[Double]](repeating: [], count: program.steps.count)
     let clock = ContinuousClock()
     for _ in 0..<max(1, runs) {
-      workspace.load(inputs, for: program)
+      workspace.load(inputs, for: program, reusesKept: true)
       for (position, step) in program.steps.enumerated() {
         let start = clock.now
         workspace.execute(step, context)

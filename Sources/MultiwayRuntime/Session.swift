@@ -133,6 +133,8 @@ public struct Workspace: ~Copyable {
   public private(set) var symbols: [String: Int]
   private(set) var plan: MemoryPlan
   var arena: Arena
+  /// What the program's stores hold is made of the inputs that are kept.
+  var storesAreFilled = false
 
   /// The size of the block in bytes.
   public var byteCount: Int { plan.byteCount }
@@ -155,9 +157,9 @@ public struct Workspace: ~Copyable {
 
   /// Plans for other sizes, in the memory that there is where it is enough. A workspace that has grown once has room to grow again:
   /// memory that nothing has touched costs nothing.
-  /// - Returns: true where the inputs that the session keeps are still in place.
+  /// - Returns: true where all that the session keeps is still in place.
   mutating func fit(_ session: Session, _ symbols: [String: Int]) throws -> Bool {
-    let kept = session.program.keptInputs
+    let kept = session.program.kept
     let before = kept.map { region($0) }
     plan = try Workspace.plan(session, symbols)
     self.symbols = symbols

@@ -59,6 +59,10 @@ typedef struct {
   void (*tile)(size_t rows, size_t k, const float *a, size_t a_stride, const float *b, size_t vectors, float *acc);
   /// Decodes `outputs` ≤ 64 rows of `inputs` weights, `row_bytes` apart, to b[input][64], zero padded.
   void (*pack)(mwk_weight_type type, size_t outputs, size_t inputs, const void *weight, size_t row_bytes, float *b);
+  /// acc[r][c] = fma chain over all inputs, from +0: x[r·x_stride + k] · weight[c][k], for rows ≤ 6 and `outputs` ≤ 64 rows of weights,
+  /// `row_bytes` apart: the bits of `pack` and `tile` without a panel in memory.
+  void (*few)(mwk_weight_type type, size_t rows, size_t outputs, size_t inputs, const void *weight, size_t row_bytes,
+              const float *x, size_t x_stride, float *acc);
   /// Bias, activation, residual for rows of at most 64 outputs.
   void (*finish)(size_t rows, size_t outputs, const float *acc, const mwk_epilogue *epilogue);
 } mwk_gemm_f32;

@@ -6,6 +6,8 @@
 
 #define MWK_ISA_SUFFIX scalar
 #define MWK_TILE_VECTORS 1
+#undef MWK_UNROLL
+#define MWK_UNROLL _Pragma("clang loop unroll(disable)")
 #define MWK_EACH for (int i = 0; i < MWK_LANES; i++)
 
 typedef struct { float f[MWK_LANES]; } v16;
