@@ -349,6 +349,11 @@ extension JSONValue {
 
   private static func quote(_ string: String, to text: inout String) {
     text += "\""
+    // Most strings are names and numbers of tensors, by the thousand.
+    if string.utf8.allSatisfy({ $0 >= 0x20 && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "\\") }) {
+      text += string + "\""
+      return
+    }
     for scalar in string.unicodeScalars {
       switch scalar {
       case "\"": text += "\\\""
