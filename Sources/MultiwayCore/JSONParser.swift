@@ -137,7 +137,7 @@ public struct JSONParser {
   }
 
   private mutating func word(_ text: StaticString, _ value: JSONValue) throws(JSONError) -> JSONValue {
-    for byte in Array(text.description.utf8) {
+    for byte in text.description.utf8 {
       guard take(byte) else { throw error("not a JSON value") }
     }
     return value
@@ -232,43 +232,40 @@ public struct JSONParser {
   private mutating func string() throws(JSONError) -> String {
     let start = offset
     offset += 1
+    // What stands between escapes is taken whole: nearly every string has none.
     var content: [UInt8] = []
-    content.reserveCapacity(try length(from: start))
+    var run = offset
     while true {
       guard let byte = current else { throw JSONError(message: "a string without its end", byteOffset: start) }
-      offset += 1
       switch byte {
       case UInt8(ascii: "\""):
-        guard let text = String(validating: content, as: UTF8.self) else {
-          throw JSONError(message: "a string that is not UTF-8", byteOffset: start)
-        }
-        if content.count > JSONParser.inlineString { try charge(content.count + JSONParser.elementSize) }
-        return text
-      case UInt8(ascii: "\\"): content.append(contentsOf: try escape())
-      case 0..<0x20:
-        offset -= 1
-        throw error("a raw control character in a string")
-      default: content.append(byte)
+        content += bytes.span.array(in: run..<offset)
+        offset += 1
+        return try text(content, from: start)
+      case UInt8(ascii: "\\"):
+        content += bytes.span.array(in: run..<offset)
+        offset += 1
+        content += try escape()
+        run = offset
+      case 0..<0x20: throw error("a raw control character in a string")
+      default: offset += 1
+      }
+      guard offset - start <= JSONParser.maximumString else {
+        throw JSONError(message: "a string of more than \(JSONParser.maximumString) bytes", byteOffset: start)
       }
     }
+  }
+
+  private mutating func text(_ content: [UInt8], from start: Int) throws(JSONError) -> String {
+    guard let text = String(validating: content, as: UTF8.self) else {
+      throw JSONError(message: "a string that is not UTF-8", byteOffset: start)
+    }
+    if content.count > JSONParser.inlineString { try charge(content.count + JSONParser.elementSize) }
+    return text
   }
 
   /// Strings of so many bytes take no memory of their own.
   private static let inlineString = 15
-
-  /// How long the string is that starts here, escapes as they are written.
-  private func length(from start: Int) throws(JSONError) -> Int {
-    let text = bytes.span
-    var place = start + 1
-    while place < text.byteCount, text.byte(at: place) != UInt8(ascii: "\"") {
-      place += text.byte(at: place) == UInt8(ascii: "\\") ? 2 : 1
-      guard place - start <= JSONParser.maximumString else {
-        throw JSONError(
-          message: "a string of more than \(JSONParser.maximumString) bytes", byteOffset: start)
-      }
-    }
-    return place - start - 1
-  }
 
   private mutating func escape() throws(JSONError) -> [UInt8] {
     guard let byte = current else { throw error("a string without its end") }
