@@ -35,7 +35,8 @@ import Testing
   /// A header is read entry by entry, so that what it may cost is counted by entries.
   @Test func entriesAreBounded() throws {
     func header(_ count: Int) -> String {
-      "{" + (0..<count).map { "\"\($0)\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}" }.joined(separator: ",")
+      "{"
+        + (0..<count).map { "\"\($0)\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}" }.joined(separator: ",")
         + "}"
     }
     let path = try folder.write(file(header(65_536), data: []))
