@@ -40,6 +40,8 @@ extension FuzzedReader {
     case .onnxModel: try readModel(onnx: bytes)
     case .unpack:
       try FuzzedFixtures.deliver(bytes) { _ = try Delivery.unpack($0, to: $1, overwrite: true) }
+    case .digests:
+      try FuzzedFixtures.deliver(bytes) { input, _ in _ = try DigestVerification.verify(input) }
     case .delta:
       try FuzzedFixtures.deliver(bytes) {
         _ = try Delivery.apply($0, to: FuzzedFixtures.base, output: $1, overwrite: true)

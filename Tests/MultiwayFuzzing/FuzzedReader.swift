@@ -49,6 +49,8 @@ public enum FuzzedReader: String, CaseIterable, Sendable {
   case delta
   /// A recipe.
   case recipe
+  /// A file that records digests of its own bytes, which are compared.
+  case digests
 
   /// Reads `bytes` as a file of the format, every tensor included, as a conversion would.
   /// Where that fails, archives are read once more with checksums that fit.
