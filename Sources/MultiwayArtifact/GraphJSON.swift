@@ -7,7 +7,7 @@ public import MultiwayGraph
 /// line. The types of values other than inputs are not written: they follow from the ops.
 public enum GraphJSON {
   /// The most bytes of text that are read.
-  public static let maximumBytes = 64 << 20
+  public static let maximumBytes = 12 << 20
   /// The most nodes, constants, inputs and outputs each.
   public static let maximumCount = 100_000
   /// The most dimensions of an input.

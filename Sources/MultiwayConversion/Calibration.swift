@@ -22,6 +22,13 @@ public struct Calibration: Sendable {
     self.description = description
   }
 
+  /// Refuses a memory budget in which the model cannot run on the first examples; no others take more.
+  private static func checkBudget(_ session: Session, _ batches: ExampleBatches, _ names: Set<String>) throws {
+    guard let budget = MemoryBudget.current, let first = batches.ranges(of: 8).first else { return }
+    try budget.require(
+      try session.byteCount(ofRun: batches.part(first), observing: names), for: "running the model on examples")
+  }
+
   /// Runs a model and gathers how large the elements of values are.
   func ranges(of graph: Graph, _ names: Set<String>) throws -> ActivationRanges {
     var reached = graph
@@ -29,6 +36,7 @@ public struct Calibration: Sendable {
     let session = try Session(reached, releasesWeights: true)
     let batches = ExampleBatches(inputs, for: reached)
     var ranges = ActivationRanges()
+    try Calibration.checkBudget(session, batches, names)
     for range in batches.ranges(of: 8) where range.lowerBound < Self.maximumExamples {
       try session.run(batches.part(range), observing: names) { name, value in ranges.add(value.floats, of: name) }
     }
@@ -47,6 +55,7 @@ public struct Calibration: Sendable {
     let session = try Session(reached, releasesWeights: true)
     let batches = ExampleBatches(inputs, for: reached)
     var statistics = try ActivationStatistics.estimated(for: reached)
+    try Calibration.checkBudget(session, batches, names)
     for range in batches.ranges(of: 8) where range.lowerBound < Self.maximumExamples {
       try session.run(batches.part(range), observing: names) { name, value in
         statistics.add(value.floats, width: value.shape.last, of: name, examples: range.count)

@@ -57,7 +57,7 @@ private struct RecipeReader {
   }
 
   func roles(_ value: JSONValue) throws(ConversionError) -> Set<Role> {
-    let linear = Role.allCases.filter { $0.isBlockLinear || [.patchEmbedding, .head, .headHidden].contains($0) }
+    let linear = Role.allCases.filter(\.isLinear)
     let names = linear.map(\.rawValue).joined(separator: ", ")
     guard let elements = value.array else { throw error("int8_roles that are no array", "an array of \(names)") }
     var roles: Set<Role> = []

@@ -60,15 +60,17 @@ public enum Recipes {
   /// The default of `quantize`.
   public static let int8 = Recipe(
     name: "int8",
-    summary: "int8 in all layers of the blocks, fp16 storage for patch embedding, head and tables",
-    int8Roles: Set(Role.allCases.filter(\.isBlockLinear)), quantizesAttention: true, matrixStorage: .f16,
+    summary:
+      "int8 in all layers of the blocks and for the vocabulary of captions, fp16 storage for patch embedding, head and tables",
+    int8Roles: Set(Role.allCases.filter { $0.isBlockLinear || $0 == .vocabulary }), quantizesAttention: true,
+    matrixStorage: .f16,
     normWeights: .whereErrorDoesNotGrow,
     gates: Gates(outputSQNR: 26, layerSQNR: 36, topOneAgreement: 0.98))
 
   /// Everything linear in int8.
   static let int8All = Recipe(
     name: "int8-all", summary: "int8 in every linear layer, patch embedding and head too; fp16 storage for tables",
-    int8Roles: Set(Role.allCases.filter { $0.isBlockLinear || [.patchEmbedding, .head, .headHidden].contains($0) }),
+    int8Roles: Set(Role.allCases.filter(\.isLinear)),
     quantizesAttention: true, matrixStorage: .f16, normWeights: .whereErrorDoesNotGrow,
     gates: Gates(outputSQNR: 25, layerSQNR: 30, topOneAgreement: 0.97))
 

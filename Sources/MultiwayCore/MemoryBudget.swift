@@ -75,8 +75,31 @@ public final class MemoryBudget: Sendable {
   /// Sets memory aside that something will take later, as a cache does.
   public func reserve(_ byteCount: Int) { reservation.withLock { $0 += byteCount } }
 
-  /// What is set aside.
-  var reserved: Int { reservation.withLock { $0 } }
+  /// What nobody counts: stacks and heaps of threads, scratch of kernels, pages around those that are read, what the system's counters
+  /// lag behind.
+  private static let overhead = 12 << 20
+
+  /// What is taken already, or will be without being asked for.
+  var taken: Int { ProcessMemory.resident + reservation.withLock { $0 } + MemoryBudget.overhead }
+
+  /// Throws `.tooSmall` where what is taken and `byteCount` more do not fit, or more was taken before.
+  /// - Parameter work: what takes it: `running the model`.
+  public func require(_ byteCount: Int, for work: String) throws(MemoryError) {
+    let (needed, overflow) = taken.addingReportingOverflow(byteCount)
+    let peak = ProcessMemory.peak
+    guard overflow || needed > self.byteCount || peak > self.byteCount else { return }
+    throw tooSmall(overflow ? .max : max(needed, peak), for: work)
+  }
+
+  /// The error for work that takes so many bytes.
+  func tooSmall(_ needed: Int, for work: String? = nil, tensor: String? = nil) -> MemoryError {
+    // The resident size differs a little from run to run.
+    let megabytes = needed == .max ? nil : needed / 1_000_000 + 3
+    return MemoryError(
+      .tooSmall, "a memory budget of \(byteCount) bytes is too small" + (work.map { " for \($0)" } ?? ""),
+      expected: megabytes.map { "at least \($0)MB" } ?? "more than a machine has",
+      remedy: megabytes.map { "pass --max-memory \($0)MB or more" }, tensor: tensor)
+  }
 
   /// Throws where the process has taken more than is allowed. Every output asks before it gets its name.
   func check(for path: String) throws(FileError) {

@@ -17,6 +17,8 @@ public struct OutputFile: ~Copyable {
   private let replaces: Bool
   private let inputs: [FileIdentity]
   private var buffer: [UInt8] = []
+  /// True where everything is on the disk.
+  private var isPrepared = false
   /// The number of bytes written so far.
   public private(set) var byteCount = 0
 
@@ -112,11 +114,21 @@ public struct OutputFile: ~Copyable {
     buffer = []
   }
 
+  /// Does all that takes time before the file appears, for one of several that shall appear together.
+  mutating func prepare() throws(FileError) {
+    try finish()
+    isPrepared = true
+    buffer = []
+  }
+
+  /// Makes the file appear, without flushing its folder.
+  consuming func appear() throws(FileError) { try giveName() }
+
   /// Makes the file appear under its name, flushed to the disk.
   ///
   /// If the folder cannot be flushed, the error says so: the file is there and whole, but a power failure might still undo it.
   public consuming func commit() throws(FileError) {
-    try finish()
+    if !isPrepared { try finish() }
     try giveName()
     try synchronizeFolder()
   }

@@ -1,7 +1,8 @@
 /// A folder that gets several files, all or, as far as a file system can do that, none.
 ///
-/// Every file is written first and keeps without a name; `commit()` then names one after the other in the order in which they were
-/// added, so the one by which readers find the others goes last. If the value goes away before that, no file was named, and a folder that was
+/// Every file is written first, flushed to the disk, and keeps without a name; `commit()` then names one after the other in the order in which
+/// they were added, so the one by which readers find the others goes last. Where files are replaced, a process that is killed between these
+/// calls, some microseconds, leaves new files beside old ones. If the value goes away before that, no file was named, and a folder that was
 /// created for them is removed.
 public final class OutputFolder {
   /// The path, without a slash at its end.
@@ -51,11 +52,17 @@ public final class OutputFolder {
   public func commit() throws(FileError) {
     var named: [String] = []
     do throws(FileError) {
+      // All are on the disk before the first has its name: what was there and what is new are side by side for a moment only.
       for place in waiting {
+        guard var file = place.file.take() else { continue }
+        try file.prepare()
+        place.file = consume file
+      }
+      for (index, place) in waiting.enumerated() {
         guard let file = place.file.take() else { continue }
         // Before it has its name: what fails behind that leaves the file there.
         named.append(file.path)
-        try file.commit()
+        if index < waiting.count - 1 { try file.appear() } else { try file.commit() }
       }
     } catch {
       if isNew { for path in named { OutputFile.remove(path) } }

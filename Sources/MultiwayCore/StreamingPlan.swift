@@ -11,10 +11,6 @@ public struct StreamingPlan: Sendable {
 
   /// Smaller pieces would cost more in calls than they save.
   private static let smallestPiece = 64 << 10
-  /// What no piece counts: stacks and heaps of threads, scratch of kernels, pages around those that are read, what the system's
-  /// counters lag behind.
-  private static let overhead = 12 << 20
-
   /// Plans within `MemoryBudget.current`. Throws `.tooSmall`, and names the smallest budget that would do and the tensor that needs it.
   /// - Parameter isPacked: true where sources are unpacked as they are read: then one thread reads, in order.
   public init(isPacked: Bool, needs: [Need]) throws(MemoryError) {
@@ -24,25 +20,24 @@ public struct StreamingPlan: Sendable {
       pieceSize = StoredTensor.pieceSize
       return
     }
-    let taken = ProcessMemory.resident + budget.reserved + StreamingPlan.overhead
+    let taken = budget.taken
     let free = budget.byteCount - taken
-    let piece = min(StoredTensor.pieceSize, max(StreamingPlan.smallestPiece, free / 64 / 4096 * 4096))
-    let (largest, need) = StreamingPlan.largest(needs, pieceSize: piece)
     // A thread has what it computes with and the piece that it hands on; one piece is consumed, one comes next, and one waits.
-    let (perThread, overflow) = need.addingReportingOverflow(2 * piece)
-    guard !overflow, perThread <= free - 3 * piece, ProcessMemory.peak <= budget.byteCount else {
-      let (_, leastNeed) = StreamingPlan.largest(needs, pieceSize: StreamingPlan.smallestPiece)
-      let (least, overflow) = leastNeed.addingReportingOverflow(taken + 6 * StreamingPlan.smallestPiece)
-      let smallest = max(least, ProcessMemory.peak)
-      // The resident size differs a little from run to run.
-      let megabytes = smallest / 1_000_000 + 3
-      throw MemoryError(
-        .tooSmall, "a memory budget of \(budget.byteCount) bytes is too small",
-        expected: overflow ? "more than a machine has" : "at least \(megabytes)MB",
-        remedy: overflow ? nil : "pass --max-memory \(megabytes)MB or more", tensor: largest)
+    func perThread(_ piece: Int) -> Int {
+      let (sum, overflow) = StreamingPlan.largest(needs, pieceSize: piece).byteCount.addingReportingOverflow(2 * piece)
+      return overflow ? .max : sum
     }
-    let count = max(1, min(threads, (free - 3 * piece) / perThread))
-    pipeline = Pipeline(threads: count, queueByteCount: max(piece, min(16 << 20, free - 2 * piece - count * perThread)))
+    let wanted = min(StoredTensor.pieceSize, max(StreamingPlan.smallestPiece, free / 64 / 4096 * 4096))
+    let pieces = [wanted, StreamingPlan.smallestPiece]
+    guard let piece = pieces.first(where: { perThread($0) <= free - 3 * $0 }), ProcessMemory.peak <= budget.byteCount
+    else {
+      let (largest, leastNeed) = StreamingPlan.largest(needs, pieceSize: StreamingPlan.smallestPiece)
+      let (least, overflow) = leastNeed.addingReportingOverflow(taken + 6 * StreamingPlan.smallestPiece)
+      throw budget.tooSmall(overflow ? .max : max(least, ProcessMemory.peak), tensor: largest)
+    }
+    let need = perThread(piece)
+    let count = max(1, min(threads, (free - 3 * piece) / need))
+    pipeline = Pipeline(threads: count, queueByteCount: max(piece, min(16 << 20, free - 2 * piece - count * need)))
     pieceSize = piece
   }
 

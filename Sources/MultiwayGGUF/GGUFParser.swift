@@ -68,6 +68,9 @@ struct GGUFParser: ~Escapable {
     return error(.truncated, "the file ends in \(what)")
   }
 
+  /// The most tensors, and the most metadata pairs: parsed they take several times the bytes that they may have in the file.
+  private static let maximumCount = 65_536
+
   /// Reads a count of things that take at least `minimumSize` bytes each.
   private mutating func readCount(_ what: String, minimumSize: Int) throws(GGUFError) -> Int {
     let start = reader.offset
@@ -76,6 +79,9 @@ struct GGUFParser: ~Escapable {
       throw error(
         raw > UInt64(Int.max) ? .malformed : .truncated, "\(raw) \(what) in a file of \(fileSize) bytes",
         expected: "at most \(remaining / minimumSize)", at: start)
+    }
+    guard count <= GGUFParser.maximumCount else {
+      throw error(.malformed, "\(count) \(what)", expected: "at most \(GGUFParser.maximumCount)", at: start)
     }
     return count
   }

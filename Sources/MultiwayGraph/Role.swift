@@ -52,6 +52,8 @@ public enum Role: String, CaseIterable, Hashable, Sendable {
   case headHidden
   /// The last layer of a task head.
   case head
+  /// The last layer of a model that writes text: how likely each word is to be the next.
+  case vocabulary
   /// A scalar that only training reads, such as a logit scale.
   case trainingScalar
 
@@ -61,6 +63,11 @@ public enum Role: String, CaseIterable, Hashable, Sendable {
     case .attentionQuery, .attentionKey, .attentionValue, .attentionOut, .feedForwardIn, .feedForwardOut: true
     default: false
     }
+  }
+
+  /// True for all linear layers that may be int8: those of the blocks, the patch embedding and the heads.
+  public var isLinear: Bool {
+    isBlockLinear || [.patchEmbedding, .headHidden, .head, .vocabulary].contains(self)
   }
 }
 

@@ -47,6 +47,17 @@ public enum KernelBenchmarks {
     return 2 * Double(rows) * Double(inputs) * Double(outputs) / seconds
   }
 
+  /// The quantization of fp32 weights to int8 panels, in bytes of weights a second, the best of `repetitions`.
+  public static func quantizeWeights(
+    _ context: KernelContext, outputs: Int, inputs: Int, groups: Int = 1, repetitions: Int = 5
+  ) -> Double {
+    let weights = TensorBytes(copying: pattern(outputs * inputs))
+    let seconds = best(repetitions) {
+      _ = context.quantizeRows(weights, outputs: outputs, inputs: inputs, groups: groups, columnScales: nil)
+    }
+    return Double(weights.byteCount) / seconds
+  }
+
   /// The fp32 linear layer on rows × inputs → outputs with fp32 weights, the best of `repetitions`.
   public static func linearFloat32(
     _ context: KernelContext, rows: Int, inputs: Int, outputs: Int, repetitions: Int = 5

@@ -57,9 +57,11 @@ private struct ONNXTensorWriter: ~Copyable {
   /// The digest of the names, places and digests of the tensors in the other file.
   private var content = TensorDigest()
   private var materializer = Materializer(discardsSources: true)
+  private let pieceSize: Int
 
-  init(_ weights: [Weight], _ provenance: Provenance?, location: String) {
+  init(_ weights: [Weight], _ provenance: Provenance?, location: String, pieceSize: Int) {
     self.weights = weights
+    self.pieceSize = pieceSize
     self.provenance = provenance
     self.location = location
     sources = SourceDigests(of: provenance == nil ? [] : weights.flatMap(\.sources))
@@ -82,7 +84,7 @@ private struct ONNXTensorWriter: ~Copyable {
     try readSources(weight)
     var bytes: [UInt8] = []
     bytes.reserveCapacity(weight.byteCount ?? 0)
-    try weight.forEachPiece(&materializer) { piece in
+    try weight.forEachPiece(&materializer, pieceSize: pieceSize) { piece in
       bytes.append(contentsOf: piece.array)
       digest.update(piece)
     }
@@ -94,7 +96,7 @@ private struct ONNXTensorWriter: ~Copyable {
     let weight = weights[index]
     try readSources(weight)
     let offset = file.byteCount
-    try weight.forEachPiece(&materializer) { piece in
+    try weight.forEachPiece(&materializer, pieceSize: pieceSize) { piece in
       try file.write(piece)
       digest.update(piece)
     }
@@ -128,6 +130,8 @@ public enum ONNXWriter {
   static let smallestExternal = 1024
   /// Every tensor of that file starts at a multiple, so that it can be mapped page by page.
   static let alignment = 4096
+  /// Where memory is not limited, larger pieces go over the pages of a matrix whose axes are exchanged less often.
+  private static let unlimitedPieceSize = 16 << 20
   /// What that file's name ends in, behind the model's name and the digest of what it holds.
   public static let dataSuffix = ".data"
   /// The metadata that holds the digest of the nodes' bytes.
@@ -148,10 +152,12 @@ public enum ONNXWriter {
   ) throws -> ONNXOutput {
     do { try graph.verify() } catch { throw ONNXError(.unexportable, error.diagnosis) }
     let lowering = try GraphLowering(graph, opset: opset, quantization: quantization)
-    let isExternal = try size(of: lowering.weights) > inlineLimit
+    let total = try size(of: lowering.weights)
+    let isExternal = total > inlineLimit
+    let pieceSize = try pieceSize(for: lowering.weights, inline: isExternal ? 0 : total)
     var output = try OutputFile(path: path, overwrite: overwrite, inputs: inputs)
     guard isExternal else {
-      var tensors = ONNXTensorWriter(lowering.weights, metadata.provenance, location: "")
+      var tensors = ONNXTensorWriter(lowering.weights, metadata.provenance, location: "", pieceSize: pieceSize)
       for index in lowering.weights.indices {
         try tensors.addInline(index)
         progress?(index + 1, lowering.weights.count)
@@ -163,7 +169,7 @@ public enum ONNXWriter {
     }
     let name = path.split(separator: "/").last.map(String.init) ?? path
     var data = try OutputFile(path: path + dataSuffix, overwrite: overwrite, inputs: inputs)
-    var tensors = ONNXTensorWriter(lowering.weights, metadata.provenance, location: name)
+    var tensors = ONNXTensorWriter(lowering.weights, metadata.provenance, location: name, pieceSize: pieceSize)
     for (index, weight) in lowering.weights.enumerated() {
       if weight.byteCount ?? 0 < smallestExternal {
         try tensors.addInline(index)
@@ -216,6 +222,24 @@ public enum ONNXWriter {
     model.properties.append(ONNXProperty(nodesKey, model.nodesDigest()))
     if let text = tensors.provenanceText { model.properties.append(ONNXProperty(Provenance.key, text)) }
     return model
+  }
+
+  /// The size of the pieces in which tensors pass, within the memory budget; throws where that is too small.
+  private static func pieceSize(for weights: [Weight], inline: Int) throws(MemoryError) -> Int {
+    guard MemoryBudget.current != nil else { return unlimitedPieceSize }
+    // Weights in the model are there as elements, as parts of the message, and in its bytes.
+    let plan = try StreamingPlan(
+      isPacked: true,
+      needs: weights.map { weight in
+        (
+          weight.name,
+          { piece in
+            let (sum, overflow) = weight.workingByteCount(pieceSize: piece).addingReportingOverflow(3 * inline)
+            return overflow ? .max : sum
+          }
+        )
+      })
+    return plan.pieceSize
   }
 
   private static func size(of weights: [Weight]) throws(ONNXError) -> Int {

@@ -59,6 +59,11 @@ public final class Session: Sendable {
     return (peak ?? 0) * Double(context.threads)
   }
 
+  /// How many bytes of fp32 weights a second become int8 on all threads. The weights are more than caches hold. Takes a tenth of a second.
+  public func weightQuantizationSpeed() -> Double {
+    KernelBenchmarks.quantizeWeights(context, outputs: 8192, inputs: 2048, groups: 4)
+  }
+
   /// The number of threads.
   public var threadCount: Int { context.threads }
 
@@ -102,6 +107,15 @@ public final class Session: Sendable {
       guard let name = program.valueNames[buffer.index], names.contains(name) else { return }
       observe(name, workspace.value(of: buffer))
     }
+  }
+
+  /// How much memory `run(_:observing:_:)` takes for such inputs, where the session releases weights: the workspace, the weights of the step
+  /// that has most of them, and copies of an observed value.
+  public func byteCount(ofRun inputs: [String: TensorValue], observing names: Set<String>) throws -> Int {
+    let plan = try Workspace.plan(self, try graph.bind(inputs).symbols)
+    let weights = program.steps.map { step in step.sources.reduce(0) { $0 + $1.byteCount } }.max() ?? 0
+    let values = program.valueNames.indices.filter { program.valueNames[$0].map(names.contains) == true }
+    return plan.byteCount + weights + 3 * (values.map { plan.sizes[$0] }.max() ?? 0)
   }
 
   /// Runs the model in a workspace, which grows where the inputs need more than it has. A large batch goes through in slices.
@@ -168,7 +182,7 @@ public struct Workspace: ~Copyable {
     return false
   }
 
-  private static func plan(_ session: Session, _ symbols: [String: Int]) throws -> MemoryPlan {
+  fileprivate static func plan(_ session: Session, _ symbols: [String: Int]) throws -> MemoryPlan {
     let plan = MemoryPlan(session.program, symbols: symbols)
     try check(plan?.byteCount, of: symbols)
     guard let plan else { preconditionFailure("a size that overflows has passed") }

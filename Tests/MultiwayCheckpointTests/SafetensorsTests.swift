@@ -32,6 +32,36 @@ import Testing
     #expect(try checkpoint.stateDict().tensors[0].shape == [2, 3])
   }
 
+  /// A header is read entry by entry, so that what it may cost is counted by entries.
+  @Test func entriesAreBounded() throws {
+    func header(_ count: Int) -> String {
+      "{"
+        + (0..<count).map { "\"\($0)\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}" }.joined(separator: ",")
+        + "}"
+    }
+    let path = try folder.write(file(header(65_536), data: []))
+    #expect(try CheckpointFormats.open(path: path).stateDict().tensors.count == 65_536)
+    #expect(try code(file(header(65_537), data: [])) == .overBudget)
+    let list = String(repeating: "[0],", count: 20_000)
+    #expect(try code(file("{\"w\":{\"dtype\":[\(list)0]}}")) == .malformed)
+    let tensors = (0...65_536).map { StoredTensor(name: "\($0)", dtype: .u8, shape: [0], elements: [] as [UInt8]) }
+    #expect(errorCode { try SafetensorsWriter.write(tensors, to: folder.file("out")) } == .unrepresentable)
+  }
+
+  /// The metadata may stand anywhere among the tensors, once.
+  @Test func metadataStandsOnce() throws {
+    let tensor = String(entry().dropFirst().dropLast())
+    for text in ["{\(tensor),\"__metadata__\":{\"a\":\"1\"}}", "{\"__metadata__\":{\"a\":\"1\"},\(tensor)}"] {
+      #expect(try CheckpointFormats.open(path: folder.write(file(text))).metadata["a"]?.string == "1")
+    }
+    let twice = "\"__metadata__\":{}"
+    #expect(try code(file("{\(twice),\(tensor),\(twice)}")) == .duplicateName)
+    #expect(try code(file("{\"__metadata__\":{\"a\":\"1\",\"a\":\"1\"},\(tensor)}")) == .duplicateName)
+    for odd in ["[]", "1", "{\"a\":1}", "{\"a\":null}"] {
+      #expect(try code(file("{\"__metadata__\":\(odd),\(tensor)}")) == .malformed)
+    }
+  }
+
   @Test func headerLengths() throws {
     #expect(try code([]) == .truncated)
     #expect(try code([0, 0, 0, 0, 0, 0, 0]) == .truncated)

@@ -23,8 +23,25 @@ import Testing
     let together = try generator.generate(image, with: &engine)
     let alone = try generator.generate(image, atMost: 1, with: &engine)
     #expect(alone.tokens == together.tokens && alone.scores == together.scores)
+    // What an engine keeps of an image's keys and values is good for any number of beams, and for the next image.
+    for beams in [1, 4, 2] {
+      options.beams = beams
+      let other = try CaptionGenerator(graph, options: options)
+      var fresh = try SessionDecoding(other.decoding, threads: 1)
+      let expected = try other.generate(image.rows(0..<3), atMost: 2, with: &fresh)
+      let found = try other.generate(image.rows(0..<3), atMost: 2, with: &engine)
+      #expect(found.tokens == expected.tokens && found.scores == expected.scores)
+    }
     if recipe == "f32" { #expect(together.tokens == golden["default.tokens"]) }
     #expect(together.scores.floats.allSatisfy { $0 < 0 && $0 > -3 })
+  }
+
+  /// Every step of a caption reads the weights of the whole vocabulary.
+  @Test func theVocabularyOfCaptionsIsInt8() throws {
+    let graph = try bench.artifact("tiny/heads/captioning", Recipes.int8).graph
+    #expect(graph.nodes.filter { $0.role == .vocabulary }.map(\.op.name) == ["quantized_linear"])
+    let other = try bench.artifact("tiny/heads/vqa", Recipes.int8, name: "other.gguf").graph
+    #expect(other.nodes.filter { $0.role == .head }.map(\.op.name) == ["linear"])
   }
 
   private let bench: Workbench

@@ -74,4 +74,43 @@ import Testing
     let text = Array(#"{"weight":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},"n":-1.5e3}"#.utf8)
     for count in text.indices { #expect(throws: JSONError.self) { try JSONParser.parse(Array(text[..<count])) } }
   }
+
+  /// What a text may make a reader hold, however long it is.
+  @Test func boundsMemory() throws {
+    let long = String(repeating: "x", count: JSONParser.maximumString)
+    #expect(throws: JSONError.self) { try parse("[\"\(long)x\"]") }
+    #expect(throws: JSONError.self) { try parse(String(repeating: "1", count: JSONParser.maximumNumber + 1)) }
+    #expect(try parse(String(repeating: "0", count: 0) + "0." + String(repeating: "0", count: 1000)) == .real(0))
+    let list = Array(("[" + String(repeating: "0,", count: 999) + "0]").utf8)
+    #expect(throws: Never.self) { try JSONParser.parse(list, allowance: 64_000) }
+    #expect(throws: JSONError.self) { try JSONParser.parse(list, allowance: 63_999) }
+    let object = Array(("{" + (0..<100).map { "\"\($0)\":{}" }.joined(separator: ",") + "}").utf8)
+    #expect(throws: JSONError.self) { try JSONParser.parse(object, allowance: 10_000) }
+    #expect(throws: Never.self) { try JSONParser.parse(object, allowance: 20_000) }
+  }
+
+  /// Members one by one: the same texts are right and wrong as when they are parsed whole.
+  @Test(
+    arguments: [
+      "{}", " { } ", #"{"a":1}"#, #"{"a":1,"b":[{}]} "#, #"{"a":{"a":1},"b":2}"#, "[]", "1", "{", #"{"a""#, #"{"a":"#,
+      #"{"a":1"#, #"{"a":1,"#, #"{"a":1,}"#, "{,}", #"{"a":1 "b":2}"#, #"{"a" 1}"#, #"{"a":1}x"#, #"{"a":1}}"#,
+      #"{1:2}"#,
+    ])
+  func membersOneByOne(text: String) throws {
+    let whole = try? parse(text).object
+    var parser = JSONParser(TensorBytes(copying: Array(text.utf8)))
+    var found = JSONObject()
+    var isGood = true
+    do {
+      isGood = try parser.beginObject()
+      while isGood, let (key, offset) = try parser.nextMember() {
+        #expect(Array(text.utf8)[offset] == UInt8(ascii: "\""))
+        found[key] = try parser.value(allowance: 1 << 20)
+      }
+      if isGood { try parser.end() }
+    } catch {
+      isGood = false
+    }
+    #expect((isGood ? found : nil) == whole ?? nil)
+  }
 }

@@ -114,6 +114,7 @@ import Testing
     #expect(try KernelBenchmarks.linearInt8(context, rows: 6, inputs: 64, outputs: 64, repetitions: 1) > 0)
     #expect(try KernelBenchmarks.linearFloat32(context, rows: 6, inputs: 64, outputs: 64, repetitions: 1) > 0)
     #expect(try KernelBenchmarks.attention(context, tokens: 9, heads: 1, headSize: 16, repetitions: 1) > 0)
+    #expect(KernelBenchmarks.quantizeWeights(context, outputs: 64, inputs: 64, repetitions: 1) > 0)
     #expect(KernelBenchmarks.peakInt8(isa: .scalar) == nil)
     for isa in ISA.supported where isa != .scalar {
       #expect(KernelBenchmarks.peakInt8(isa: isa, milliseconds: 1) ?? 0 > 0)

@@ -1,3 +1,4 @@
+import Foundation
 import MultiwayCheckpoint
 import MultiwayCore
 import MultiwayTestSupport
@@ -75,6 +76,37 @@ private final class RepeatingStorage: TensorStorage {
     let budget = try MemoryBudget(String(size.prefix { $0 != "\n" }))
     #expect(budget.byteCount < 96_000_000)
     try multiway("quantize", checkpoint, output, "--max-memory", "\(budget.byteCount + 4_000_000)")
+  }
+
+  /// Work of which no budget is known beforehand: what is too small is refused with nothing written, and the budget that the error names
+  /// holds, with the same bytes.
+  @Test(arguments: [
+    ["convert", "out.onnx"], ["convert", "out.onnx", "--int8", "dynamic"],
+    ["convert", "out.onnx", "--int8", "qdq", "--calibration", "tiny/classification_inputs.safetensors"],
+    ["quantize", "out.gguf", "--calibration", "tiny/classification_inputs.safetensors"],
+  ]) func theBudgetThatIsNamedHolds(command: [String]) throws {
+    let (verb, name) = (command[0], command[1])
+    let options = command[2...].map { $0.hasSuffix(".safetensors") ? Fixtures.path($0) : $0 }
+    let free = try CommandLineRun([verb, checkpoint, folder.path(name)] + options)
+    #expect(free.status == 0, "\(free.errors)")
+    let files = try folder.names().filter { $0.hasPrefix(name) }
+    let unlimited = try files.map(digest)
+    for file in files { try FileManager.default.removeItem(atPath: folder.path(file)) }
+    var budget = 48_000_000
+    // The first error may be of the run on examples, the next of what is written.
+    for _ in 0..<3 {
+      let run = try CommandLineRun([verb, checkpoint, folder.path(name)] + options + ["--max-memory", "\(budget)"])
+      guard run.status != 0 else { break }
+      #expect(run.status == 64 && run.errors.contains("too small"), "\(run.errors)")
+      #expect(try !folder.names().contains { $0.hasPrefix(name) })
+      let size = try #require(run.errors.split(whereSeparator: \.isWhitespace).first { $0.hasSuffix("MB") })
+      let named = try MemoryBudget(String(size)).byteCount
+      #expect(named > budget)
+      budget = named + 4_000_000
+    }
+    #expect(budget < 900_000_000)
+    #expect(try folder.names().filter { $0.hasPrefix(name) } == files)
+    #expect(try files.map(digest) == unlimited)
   }
 
   @Test func nonsenseIsAUsageError() throws {

@@ -266,6 +266,30 @@ import Testing
     try multiway("run", tiny, "--inputs", images, "--length-penalty", "1", expecting: 64)
   }
 
+  /// The opening and the steps of captions are measured apart, for images that are given or made up.
+  @Test func captionsAreMeasured() throws {
+    let model = Fixtures.path("tiny/heads/captioning.pth")
+    let images = folder.path("images.safetensors")
+    let golden = try Fixtures.values("tiny/heads/captioning_search.safetensors")
+    try SafetensorsWriter.write([try #require(golden["image"]).stored(as: "image")], to: images, overwrite: false)
+    let json = try multiway(
+      "bench", model, "--captions", "--inputs", images, "--mask-token", "19", "--max-length", "11", "--runs", "2",
+      "--json", "--profile"
+    ).json
+    #expect(json["captions"]?.array?[1].array?.map(\.integer) == [0, 19, 7, 7, 7, 7, 7, 7, 7, 2])
+    #expect(json["images"]?.integer == 5 && json["beams"]?.integer == 3)
+    #expect(json["steps_ms"]?.array?.count == json["steps"]?.integer)
+    for key in ["opening_ms", "step_ms", "tokens_per_second"] { #expect((json[key]?.number ?? 0) > 0, "\(key)") }
+    #expect(json["profile"]?.array?.contains { $0["kernel"]?.string == "attention" } == true)
+    let made = try multiway(
+      "bench", model, "--captions", "--beams", "1", "--mask-token", "19", "--max-length", "11", "--runs", "2"
+    ).output
+    #expect(made.contains("1 images, 1 beams, 2 runs") && made.contains("tokens a second after the opening"))
+    try multiway("bench", tiny, "--captions", expecting: 65)
+    try multiway("bench", model, "--inputs", images, expecting: 64)
+    try multiway("bench", model, "--beams", "2", expecting: 64)
+  }
+
   @Test func aRecipeFileIsRead() throws {
     let path = folder.path("mine.json")
     try folder.write(Array(#"{"name": "mine", "base": "f16"}"#.utf8), to: "mine.json")
@@ -308,7 +332,7 @@ import Testing
         "--threads",
       ]
     ),
-    ("bench", ["--batch", "--runs", "--threads", "--json"]),
+    ("bench", ["--batch", "--runs", "--threads", "--json", "--captions", "--inputs", "--beams"]),
   ])
   func helpListsTheFlags(verb: String, flags: [String]) throws {
     let run = try multiway(verb, "--help")

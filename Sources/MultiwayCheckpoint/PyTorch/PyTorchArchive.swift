@@ -121,13 +121,23 @@ extension PyTorchArchive {
     }
   }
 
+  /// How large the record of metadata may be, the less where it is compressed.
+  private static func maximumMetadata(of entry: ZipEntry) -> Int {
+    min(16 << 20, 4 << 20 + min(entry.compressedSize, 1 << 20) * 16)
+  }
+
   /// Adds what `PyTorchWriter` kept beside the pickle. What the pickle says itself goes before it.
   private func addRecordedMetadata(to checkpoint: inout Checkpoint) throws(CheckpointError) {
     guard let entry = zip.entry(named: "\(root)/\(PyTorchWriter.metadataRecord)") else { return }
-    let bytes = try zip.contents(entry, limit: PickleLimits.unpackedSize(fileSize: file.fileByteCount))
+    guard entry.size <= PyTorchArchive.maximumMetadata(of: entry) else {
+      throw CheckpointError(
+        .overBudget, "the record '\(PyTorchWriter.metadataRecord)' has \(entry.size) bytes",
+        expected: "at most \(PyTorchArchive.maximumMetadata(of: entry))", byteOffset: entry.localOffset)
+    }
+    let bytes = try zip.contents(entry, limit: entry.size)
     checkpoint.checksumsOfDigests = entry.checksumPlaces
     do throws(JSONError) {
-      let object = try JSONParser.parse(bytes.array(of: UInt8.self)).object
+      let object = try JSONParser.parse(bytes).object
       for (key, value) in object?.members ?? [] where value.string != nil && checkpoint.metadata[key] == nil {
         checkpoint.metadata[key] = value
       }

@@ -10,6 +10,12 @@ public enum SafetensorsReader: CheckpointReader {
 
   /// The largest header that the format allows, in bytes.
   static let maximumHeaderSize = 100_000_000
+  /// The most tensors of a file, and members of its metadata.
+  static let maximumTensors = 65_536
+  /// How much memory the values of an entry may take.
+  private static let entryAllowance = 1 << 20
+  /// How much of a header stays in memory behind the reader.
+  private static let keptSize = 8 << 20
   static let metadataKey = "__metadata__"
   static let prefixSize = 8
 
@@ -26,13 +32,8 @@ public enum SafetensorsReader: CheckpointReader {
   /// Reads the header and checks everything in it; tensor bytes are not touched.
   public static func read(_ file: any ByteSource) throws(CheckpointError) -> Checkpoint {
     let header = try headerBytes(file)
-    let dataOffset = prefixSize + header.count
-    let entries = try parse(header, path: file.path)
-    var places: [Place] = []
-    places.reserveCapacity(entries.members.count)
-    for (name, value) in entries.members where name != metadataKey {
-      places.append(try Place(name: name, entry: value, path: file.path))
-    }
+    let dataOffset = prefixSize + header.byteCount
+    let (places, metadata) = try parse(header, of: file)
     try checkLayout(places, dataSize: file.byteCount - dataOffset, path: file.path)
     let tensors = places.map { place in
       let range = dataOffset + place.range.lowerBound..<dataOffset + place.range.upperBound
@@ -41,10 +42,10 @@ public enum SafetensorsReader: CheckpointReader {
     }
     return Checkpoint(
       format: formatName, file: file, stateDicts: [StateDict(name: "", tensors: tensors)],
-      metadata: try metadata(entries[metadataKey], path: file.path))
+      metadata: metadata)
   }
 
-  private static func headerBytes(_ file: any ByteSource) throws(CheckpointError) -> [UInt8] {
+  private static func headerBytes(_ file: any ByteSource) throws(CheckpointError) -> TensorBytes {
     let prefix = try file.contents(in: 0..<min(prefixSize, file.byteCount))
     guard let length = prefix.span.load(UInt64.self, at: 0) else {
       throw CheckpointError(.truncated, "the file has \(file.byteCount) bytes", expected: "at least 8", file: file.path)
@@ -64,26 +65,68 @@ public enum SafetensorsReader: CheckpointReader {
         .overBudget, "a header of \(count) bytes in a compressed file of \(file.fileByteCount)",
         expected: "at most \(file.headerLimit)", file: file.path, byteOffset: 0)
     }
-    return try file.contents(in: prefixSize..<prefixSize + count).array(of: UInt8.self)
+    return try file.contents(in: prefixSize..<prefixSize + count)
   }
 
-  private static func parse(_ header: [UInt8], path: String) throws(CheckpointError) -> JSONObject {
-    do throws(JSONError) {
-      if case .object(let object) = try JSONParser.parse(header) { return object }
-    } catch {
+  /// Reads a header entry by entry: a text of many megabytes is not held as values, and its pages are let go behind the reader.
+  private static func parse(
+    _ header: TensorBytes, of file: any ByteSource
+  ) throws(CheckpointError) -> (places: [Place], metadata: JSONObject) {
+    var places: [Place] = []
+    var metadata = JSONObject()
+    do {
+      var parser = JSONParser(header)
+      guard try parser.beginObject() else {
+        _ = try JSONParser.parse(header)
+        throw CheckpointError(
+          .malformed, "the header is not a JSON object", file: file.path, byteOffset: prefixSize)
+      }
+      var names: Set<String> = []
+      var kept = 0
+      while let (name, offset) = try parser.nextMember() {
+        guard names.insert(name).inserted else { throw JSONError.twice(name, at: offset) }
+        if name == metadataKey {
+          metadata = try readMetadata(&parser, path: file.path)
+        } else {
+          guard places.count < maximumTensors else {
+            throw CheckpointError(
+              .overBudget, "more than \(maximumTensors) tensors", remedy: "split the file into shards", file: file.path,
+              byteOffset: prefixSize + offset)
+          }
+          places.append(
+            try Place(name: name, entry: try parser.value(allowance: entryAllowance), path: file.path))
+        }
+        if parser.offset - kept > keptSize {
+          file.discard(prefixSize + kept..<prefixSize + parser.offset)
+          kept = parser.offset
+        }
+      }
+      try parser.end()
+    } catch let error as CheckpointError {
+      throw error
+    } catch let error as JSONError {
       throw CheckpointError(
-        error.message.hasSuffix("stands twice") ? .duplicateName : .malformed, "the header: \(error.message)",
-        file: path, byteOffset: prefixSize + error.byteOffset)
+        error.isDuplicate ? .duplicateName : .malformed, "the header: \(error.message)", file: file.path,
+        byteOffset: prefixSize + error.byteOffset)
+    } catch {
+      throw CheckpointError(.malformed, "the header: \(error)", file: file.path)
     }
-    throw CheckpointError(.malformed, "the header is not a JSON object", file: path, byteOffset: prefixSize)
+    return (places, metadata)
   }
 
-  private static func metadata(_ value: JSONValue?, path: String) throws(CheckpointError) -> JSONObject {
-    guard let value else { return JSONObject() }
-    guard case .object(let object) = value, object.members.allSatisfy({ $0.value.string != nil }) else {
-      throw CheckpointError(.malformed, "\(metadataKey) is not an object of strings", file: path)
+  private static func readMetadata(_ parser: inout JSONParser, path: String) throws -> JSONObject {
+    var metadata = JSONObject()
+    let odd = CheckpointError(.malformed, "\(metadataKey) is not an object of strings", file: path)
+    guard try parser.beginObject() else { throw odd }
+    while let (key, offset) = try parser.nextMember() {
+      guard metadata[key] == nil else { throw JSONError.twice(key, at: offset) }
+      guard metadata.members.count < maximumTensors else {
+        throw CheckpointError(.overBudget, "more than \(maximumTensors) members of \(metadataKey)", file: path)
+      }
+      guard case .string(let value) = try parser.value(allowance: 2 * JSONParser.maximumString) else { throw odd }
+      metadata[key] = .string(value)
     }
-    return object
+    return metadata
   }
 
   /// The tensors must fill the data section from its first to its last byte, without holes or overlaps.

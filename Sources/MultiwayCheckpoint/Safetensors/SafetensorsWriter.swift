@@ -102,11 +102,12 @@ public enum SafetensorsWriter {
     text += "}"
     var bytes = Array(text.utf8)
     bytes += [UInt8](repeating: 0x20, count: (8 - bytes.count % 8) % 8)
-    guard bytes.count <= SafetensorsReader.maximumHeaderSize else {
+    // What would not be read again is not written.
+    guard bytes.count <= SafetensorsReader.maximumHeaderSize, tensors.count <= SafetensorsReader.maximumTensors else {
       throw CheckpointError(
-        .unrepresentable, "the header would take \(bytes.count) bytes",
-        expected: "at most \(SafetensorsReader.maximumHeaderSize)", remedy: "write the tensors to several files",
-        file: path)
+        .unrepresentable, "the header would have \(tensors.count) tensors in \(bytes.count) bytes",
+        expected: "at most \(SafetensorsReader.maximumTensors) in \(SafetensorsReader.maximumHeaderSize)",
+        remedy: "write the tensors to several files", file: path)
     }
     return bytes
   }

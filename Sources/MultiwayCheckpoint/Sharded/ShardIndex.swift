@@ -20,29 +20,47 @@ struct ShardIndex {
     return start.first { $0 != 0x20 && $0 != 0x09 && $0 != 0x0A && $0 != 0x0D } == UInt8(ascii: "{")
   }
 
-  /// Parses an index.
+  /// The most tensors of an index.
+  private static let maximumTensors = 200_000
+  /// How much memory the values beside the map may take.
+  private static let otherAllowance = 16 << 20
+
+  /// Parses an index, tensor by tensor.
   init(_ file: any ByteSource) throws(CheckpointError) {
-    let object = try JSONFile.object(file, limit: ShardIndex.maximumSize)
-    guard let map = object[ShardIndex.mapKey] else {
+    var hasMap = false
+    try JSONFile.members(of: file, limit: ShardIndex.maximumSize) { key, parser in
+      guard key == ShardIndex.mapKey else {
+        let value = try parser.value(allowance: ShardIndex.otherAllowance)
+        if key == "metadata" { totalSize = value["total_size"]?.integer }
+        return
+      }
+      hasMap = true
+      try readMap(&parser, file)
+    }
+    guard hasMap else {
       throw CheckpointError(
         .unrecognized, "this is a JSON file, but no index of shards: it has no \(ShardIndex.mapKey)",
         expected: "a checkpoint", remedy: "give the file with the weights, or the folder that it lies in",
         file: file.path)
     }
-    guard let members = map.object?.members, !members.isEmpty else {
-      throw CheckpointError(
-        .malformed, "\(ShardIndex.mapKey) is not an object with members",
-        expected: "file names under the tensors' names",
-        file: file.path)
-    }
+  }
+
+  private mutating func readMap(_ parser: inout JSONParser, _ file: any ByteSource) throws {
     var places: [String: Int] = [:]
-    let odd = members.filter { $0.value.string == nil }.map(\.key)
-    guard odd.isEmpty else {
-      throw CheckpointError(
-        .malformed, "\(ShardIndex.mapKey) gives no file name for \(listed(odd))", expected: "strings", file: file.path)
-    }
-    for (name, value) in members {
-      guard let shard = value.string else { continue }
+    var names: Set<String> = []
+    var odd: [String] = []
+    guard try parser.beginObject() else { throw ShardIndex.noMembers(file) }
+    while let (name, offset) = try parser.nextMember() {
+      guard names.insert(name).inserted else { throw JSONError.twice(name, at: offset) }
+      guard names.count <= ShardIndex.maximumTensors else {
+        throw CheckpointError(
+          .overBudget, "an index of more than \(ShardIndex.maximumTensors) tensors", file: file.path,
+          byteOffset: offset)
+      }
+      guard case .string(let shard) = try parser.value(allowance: ShardIndex.otherAllowance) else {
+        odd.append(name)
+        continue
+      }
       let place = places[shard] ?? shards.count
       if place == shards.count {
         shards.append(shard)
@@ -50,28 +68,75 @@ struct ShardIndex {
       }
       tensors.append((name, place))
     }
-    totalSize = object["metadata"]?["total_size"]?.integer
+    guard odd.isEmpty else {
+      throw CheckpointError(
+        .malformed, "\(ShardIndex.mapKey) gives no file name for \(listed(odd))", expected: "strings", file: file.path)
+    }
+    if names.isEmpty { throw ShardIndex.noMembers(file) }
+  }
+
+  private static func noMembers(_ file: any ByteSource) -> CheckpointError {
+    CheckpointError(
+      .malformed, "\(mapKey) is not an object with members", expected: "file names under the tensors' names",
+      file: file.path)
   }
 }
 
 /// JSON files beside checkpoints.
 enum JSONFile {
+  /// How much memory the values of a file may take.
+  private static let allowance = 24 << 20
+
   /// The object that fills the file.
   static func object(_ file: any ByteSource, limit: Int) throws(CheckpointError) -> JSONObject {
+    let bytes = try contents(of: file, limit: limit)
+    do throws(JSONError) {
+      if case .object(let object) = try JSONParser.parse(bytes, allowance: allowance) { return object }
+    } catch {
+      throw described(error, file)
+    }
+    throw noObject(file)
+  }
+
+  /// Gives the members of the object that fills the file one by one; `body` reads the value.
+  static func members(
+    of file: any ByteSource, limit: Int, _ body: (String, inout JSONParser) throws -> Void
+  ) throws(CheckpointError) {
+    let bytes = try contents(of: file, limit: limit)
+    do {
+      var parser = JSONParser(bytes)
+      guard try parser.beginObject() else { throw noObject(file) }
+      var keys: Set<String> = []
+      while let (key, offset) = try parser.nextMember() {
+        guard keys.insert(key).inserted else { throw JSONError.twice(key, at: offset) }
+        try body(key, &parser)
+      }
+      try parser.end()
+    } catch let error as CheckpointError {
+      throw error
+    } catch let error as JSONError {
+      throw described(error, file)
+    } catch {
+      throw CheckpointError(.malformed, "\(error)", file: file.path)
+    }
+  }
+
+  private static func contents(of file: any ByteSource, limit: Int) throws(CheckpointError) -> TensorBytes {
     let limit = min(limit, file.headerLimit)
     guard file.byteCount <= limit else {
       throw CheckpointError(
         .overBudget, "a JSON file of \(file.byteCount) bytes", expected: "at most \(limit)", file: file.path)
     }
-    let bytes = try file.contents(in: 0..<file.byteCount).array(of: UInt8.self)
-    do throws(JSONError) {
-      if case .object(let object) = try JSONParser.parse(bytes) { return object }
-    } catch {
-      throw CheckpointError(
-        error.message.hasSuffix("stands twice") ? .duplicateName : .malformed, error.message, file: file.path,
-        byteOffset: error.byteOffset)
-    }
-    throw CheckpointError(.malformed, "the file is not a JSON object", file: file.path, byteOffset: 0)
+    return try file.contents(in: 0..<file.byteCount)
+  }
+
+  private static func described(_ error: JSONError, _ file: any ByteSource) -> CheckpointError {
+    CheckpointError(
+      error.isDuplicate ? .duplicateName : .malformed, error.message, file: file.path, byteOffset: error.byteOffset)
+  }
+
+  private static func noObject(_ file: any ByteSource) -> CheckpointError {
+    CheckpointError(.malformed, "the file is not a JSON object", file: file.path, byteOffset: 0)
   }
 }
 

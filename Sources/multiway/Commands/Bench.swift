@@ -53,7 +53,7 @@ struct Bench: ParsableCommand {
     }
     let measurement = Measurement(
       times: times, batch: batch, work: Work(loaded.graph, inputs.symbols), session: session,
-      workspaceBytes: workspace.byteCount, firstResult: firstResult)
+      workspaceBytes: workspace.byteCount, firstResult: firstResult, profilesKernels: profile)
     let rows = profile ? try session.profile(inputs, runs: runs) : []
     let report = ProfileReport(rows)
     if json {
@@ -96,10 +96,15 @@ private struct Measurement {
   let workspaceBytes: Int
   let firstResult: Double?
   let peakMemory: Int
+  /// Bytes of fp32 weights a second that become int8 on all threads, as `quantize` does; 0 where nobody asked.
+  let weightQuantizationSpeed: Double
   /// Operations a second that the multiply-add of the model's main type reaches on all threads.
   let peak: Double
 
-  init(times: [Double], batch: Int, work: Work, session: Session, workspaceBytes: Int, firstResult: Double?) {
+  init(
+    times: [Double], batch: Int, work: Work, session: Session, workspaceBytes: Int, firstResult: Double?,
+    profilesKernels: Bool
+  ) {
     self.times = times.sorted()
     self.batch = batch
     self.work = work
@@ -109,6 +114,7 @@ private struct Measurement {
     threads = session.threadCount
     compute = session.compute
     peakMemory = System.peakMemory
+    weightQuantizationSpeed = profilesKernels ? session.weightQuantizationSpeed() : 0
     peak = session.peakOperations(int8: work.int8 > work.float)
   }
 
@@ -157,7 +163,10 @@ private struct Measurement {
       object["fraction_of_peak"] = .real(rate / peak)
     }
     if let firstResult { object["first_result_ms"] = .real(firstResult * 1000) }
-    if let profile { object["profile"] = profile.json }
+    if let profile {
+      object["profile"] = profile.json
+      object["weight_quantization_bytes_per_second"] = .real(weightQuantizationSpeed)
+    }
     return .object(object)
   }
 }

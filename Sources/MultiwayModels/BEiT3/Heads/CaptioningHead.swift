@@ -18,7 +18,7 @@ struct CaptioningHead: BEiT3Head {
   }
 
   func declarations(_ configuration: BEiT3Configuration) -> [ParameterDeclaration] {
-    ParameterDeclaration.linear("mlm_head", vocabulary, configuration.width, .head)
+    ParameterDeclaration.linear("mlm_head", vocabulary, configuration.width, .vocabulary)
   }
 
   func build(_ builder: inout BEiT3GraphBuilder) throws(GraphError) {
@@ -26,6 +26,6 @@ struct CaptioningHead: BEiT3Head {
     let (text, padding) = try builder.embedText(batch: "batch")
     let encoded = try builder.encode([image, text], padding: padding, mask: .caption)
     let normed = try builder.finalNorm(encoded[1])
-    builder.output("logits", try builder.linear(normed, "mlm_head", .head, .shared, as: "logits"))
+    builder.output("logits", try builder.linear(normed, "mlm_head", .vocabulary, .shared, as: "logits"))
   }
 }
