@@ -14,6 +14,8 @@ public enum ArtifactErrorCode: FailureCode {
   case tensorMismatch
   /// A graph that cannot be written as an artifact.
   case unstorable
+  /// Bytes that are not those that were written.
+  case damaged
 
   /// The exit code class.
   public var category: FailureCategory { .data }

@@ -43,19 +43,27 @@ public enum ArtifactWriter {
     try writer.finish(filling: GGUFDigests.pairs(ledger.current, tensors: digests))
   }
 
-  /// Writes a copy of an artifact with another certificate, tensors streamed through.
+  /// Writes a copy of an artifact with another certificate, tensors streamed through. Throws `.damaged`, and writes nothing, where the
+  /// artifact's bytes have other digests than it records.
   /// - Parameter path: may be the artifact's own path if `overwrite` is true: the file is replaced as a whole.
   public static func certify(
     _ file: MappedFile, with certificate: JSONValue, to path: String, overwrite: Bool
   ) throws {
     let container = try GGUFContainer.read(file)
     _ = try Artifact.read(container)
-    var pairs = container.metadata.filter { $0.key != ArtifactKey.certificate }
+    var pairs = GGUFDigests.renewed(container.metadata).filter { $0.key != ArtifactKey.certificate }
     pairs.append((ArtifactKey.certificate, .string(certificate.text())))
     var writer = try GGUFWriter(
       path: path, overwrite: overwrite, metadata: pairs,
       tensors: container.tensors.map { ($0.name, $0.dimensions, $0.type) }, alignment: container.alignment)
     let bytes = file.bytes
+    let recorded = GGUFDigests.headerDigest(of: container)
+    let header = HeaderReader(
+      file, recorded: recorded ?? HeaderDigest.placeholder, tensors: try container.tensors.map(container.range))
+    let found = try header.finish()
+    guard recorded == nil || recorded == found else {
+      throw damaged(file, "the header has another digest than it records")
+    }
     for tensor in container.tensors {
       let range = try container.range(of: tensor)
       for start in stride(from: range.lowerBound, to: range.upperBound, by: 16 << 20) {
@@ -65,7 +73,18 @@ public enum ArtifactWriter {
         file.discard(part)
       }
     }
+    if let digests = try GGUFDigests.tensorDigests(of: container) {
+      for (index, tensor) in container.tensors.enumerated() where digests[index] != writer.tensorDigests[index] {
+        throw damaged(file, "the tensor has another digest than the artifact records", tensor: tensor.name)
+      }
+    }
     try writer.finish()
+  }
+
+  private static func damaged(_ file: MappedFile, _ found: String, tensor: String? = nil) -> ArtifactError {
+    ArtifactError(
+      .damaged, found, expected: "the bytes that were written", remedy: "make or fetch the artifact again",
+      file: file.path, tensor: tensor)
   }
 
   private static func pairs(

@@ -43,6 +43,8 @@ public struct Checkpoint: Sendable {
   public let stateDicts: [StateDict]
   /// The tensors as the file holds them and names them, which digests are of, where the reader shows others in their place; else nil.
   public internal(set) var filedTensors: [StoredTensor]?
+  /// Checksums in the file of what holds the digest of its header: they follow from it, so that they count as zeros in it.
+  public internal(set) var checksumsOfDigests: [Range<Int>] = []
   /// Plain data beside the tensors: safetensors metadata, a pickle's `epoch` and `args`, GGUF's scalar keys; `config` and
   /// `preprocessor_config` hold the JSON files of those names that lie beside a Hugging Face model.
   public internal(set) var metadata: JSONObject

@@ -150,7 +150,7 @@ public struct JSONParser {
   }
 
   private mutating func word(_ text: StaticString, _ value: JSONValue) throws(JSONError) -> JSONValue {
-    for byte in Array(text.description.utf8) {
+    for byte in text.description.utf8 {
       guard take(byte) else { throw error("not a JSON value") }
     }
     return value
@@ -235,21 +235,27 @@ public struct JSONParser {
   private mutating func string() throws(JSONError) -> String {
     let start = offset
     offset += 1
+    // What stands between escapes is taken whole: nearly every string has none.
     var content: [UInt8] = []
+    var run = offset
     while true {
       guard let byte = current else { throw JSONError(message: "a string without its end", byteOffset: start) }
-      offset += 1
       switch byte {
       case UInt8(ascii: "\""):
-        guard let text = String(validating: content, as: UTF8.self) else {
-          throw JSONError(message: "a string that is not UTF-8", byteOffset: start)
-        }
+        let rest = bytes[run..<offset]
+        offset += 1
+        let text =
+          content.isEmpty
+          ? String(validating: rest, as: UTF8.self) : String(validating: content + rest, as: UTF8.self)
+        guard let text else { throw JSONError(message: "a string that is not UTF-8", byteOffset: start) }
         return text
-      case UInt8(ascii: "\\"): content.append(contentsOf: try escape())
-      case 0..<0x20:
-        offset -= 1
-        throw error("a raw control character in a string")
-      default: content.append(byte)
+      case UInt8(ascii: "\\"):
+        content += bytes[run..<offset]
+        offset += 1
+        content += try escape()
+        run = offset
+      case 0..<0x20: throw error("a raw control character in a string")
+      default: offset += 1
       }
     }
   }

@@ -55,6 +55,23 @@ public final class MemoryBudget: Sendable {
   /// Keeps the C library from holding on to large blocks that were freed. Programs call it before they start.
   public static func returnsFreedMemory() { mwf_return_freed_memory() }
 
+  /// How many bytes of sources may be resident where nobody set a budget.
+  private static let keptByteCount = 1 << 30
+
+  /// True where pages of sources that will be read again may stay until then: there is no budget, they are not many, and they are a
+  /// file's, not memory to unpack into.
+  public static func keepsPages(of tensors: [StoredTensor]) -> Bool {
+    guard current == nil, tensors.allSatisfy({ $0.storage.workingByteCount == 0 && !$0.storage.isPacked }) else {
+      return false
+    }
+    var storages: Set<ObjectIdentifier> = []
+    var left = keptByteCount
+    for tensor in tensors where storages.insert(ObjectIdentifier(tensor.storage)).inserted {
+      left -= min(left, tensor.storage.byteCount)
+    }
+    return left > 0
+  }
+
   /// Sets memory aside that something will take later, as a cache does.
   public func reserve(_ byteCount: Int) { reservation.withLock { $0 += byteCount } }
 

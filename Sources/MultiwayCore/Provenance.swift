@@ -43,7 +43,10 @@ extension Provenance {
   /// The origin and all digests as a JSON object (Formats/safetensors/README.md). It is as long before the digests are known as after.
   /// - Parameters:
   ///   - names: the names of the output's tensors, and `digests` theirs.
-  public func text(of names: [String], digests: [String], sources: SourceDigests) -> String {
+  ///   - header: the digest of everything else in the file, as `HeaderDigest` gives it.
+  public func text(
+    of names: [String], digests: [String], sources: SourceDigests, header: String = HeaderDigest.placeholder
+  ) -> String {
     let files = files.map { file in
       var object: JSONObject = ["name": .string(file.name), "bytes": .integer(file.byteCount)]
       if let sum = file.sha256 { object["sha256"] = .string(sum) }
@@ -51,7 +54,7 @@ extension Provenance {
     }
     return JSONValue.object([
       "format": .integer(Provenance.format), "tool": .string(tool), "recipe": .object(recipe),
-      "source_files": .array(files), "digest": .string(TensorDigest.algorithm),
+      "source_files": .array(files), "digest": .string(header),
       "source_tensors": Provenance.object(sources.names, sources.digests),
       "tensors": Provenance.object(names, digests),
     ]).text()

@@ -18,11 +18,12 @@ public final class SourceLedger: Sendable {
   public func note(_ digest: String, of tensor: StoredTensor) { digests.withLock { $0.note(digest, of: tensor) } }
 
   /// Claims those of `tensors` that nobody has claimed.
-  public func claim(_ tensors: [StoredTensor]) -> SourceClaim {
+  /// - Parameter keepsPages: true where the pages stay for later readers.
+  public func claim(_ tensors: [StoredTensor], keepsPages: Bool = false) -> SourceClaim {
     let free = claimed.withLock { claimed in
       tensors.filter { !($0.storage is MemoryStorage) && claimed.insert($0.name).inserted }
     }
-    return SourceClaim(free, ledger: self)
+    return SourceClaim(free, ledger: self, keepsPages: keepsPages)
   }
 }
 
@@ -43,10 +44,12 @@ public final class SourceClaim {
 
   private let entries: [Entry]
   private let ledger: SourceLedger
+  private let keepsPages: Bool
 
-  init(_ tensors: [StoredTensor], ledger: SourceLedger) {
+  init(_ tensors: [StoredTensor], ledger: SourceLedger, keepsPages: Bool) {
     entries = tensors.map(Entry.init)
     self.ledger = ledger
+    self.keepsPages = keepsPages
   }
 
   /// Tells that `bytes` were read, which lie at `start` in a storage.
@@ -69,11 +72,11 @@ public final class SourceClaim {
       let rest = range.lowerBound + entry.position..<range.upperBound
       try entry.tensor.storage.stream(in: rest, pieceSize: StoredTensor.pieceSize, noting: nil) { piece in
         entry.digest.update(piece.span)
-        entry.tensor.discard()
+        if !keepsPages { entry.tensor.discard() }
       }
       entry.position = range.count
       try entry.tensor.storage.verify()
-      entry.tensor.discard()
+      if !keepsPages { entry.tensor.discard() }
       ledger.note(entry.digest.finish(), of: entry.tensor)
     }
   }

@@ -43,6 +43,10 @@ public struct SourceStream: Sendable {
   private let jobs: [Range<Int>]
   private let plan: StreamingPlan
   private let ledger: SourceLedger
+  /// True where pages of sources stay until the last job that reads them is done.
+  public let keepsPages: Bool
+  /// The last job that reads each storage.
+  private let lastJobs: [ObjectIdentifier: Int]
 
   private enum Piece: Sendable {
     case elements(TensorBytes, StoredTensor?)
@@ -64,6 +68,12 @@ public struct SourceStream: Sendable {
     self.items = items
     self.jobs = jobs
     self.ledger = ledger
+    keepsPages = MemoryBudget.keepsPages(of: items.flatMap(\.sources))
+    var lastJobs: [ObjectIdentifier: Int] = [:]
+    for (job, range) in jobs.enumerated() {
+      for source in range.flatMap({ items[$0].sources }) { lastJobs[ObjectIdentifier(source.storage)] = job }
+    }
+    self.lastJobs = lastJobs
     plan = try StreamingPlan(
       isPacked: items.contains { $0.sources.contains { $0.storage.isPacked } },
       needs: items.map { ($0.name, $0.workingByteCount) })
@@ -79,16 +89,16 @@ public struct SourceStream: Sendable {
     finish: (_ item: Int, _ unchanged: StoredTensor?) throws -> Void
   ) throws {
     try plan.pipeline.run(
-      jobs: jobs.count, produce: { job, emit in try produce(jobs[job], reader, emit) },
+      jobs: jobs.count, produce: { job, emit in try produce(job, reader, emit) },
       byteCount: { if case .elements(let bytes, _) = $0 { bytes.byteCount } else { 0 } },
       consume: { _, piece in
         switch piece {
         case .elements(let bytes, let stored):
           try consume(bytes)
-          stored?.discard()
+          if !keepsPages { stored?.discard() }
         case .end(let item): try finish(item, items[item].unchanged)
         }
-      }, finish: { _ in })
+      }, finish: { if keepsPages { discardSources(of: $0) } })
   }
 
   /// Reads the tensors that the stream's items were made of.
@@ -107,12 +117,18 @@ public struct SourceStream: Sendable {
       }, consume: consume, finish: finish)
   }
 
-  private func produce(
-    _ job: Range<Int>, _ reader: (SourceClaim?) -> Reader, _ emit: (Piece) throws -> Void
-  ) throws {
+  /// Lets the pages of a job's sources go that no later job reads.
+  private func discardSources(of job: Int) {
+    for item in jobs[job] {
+      for source in items[item].sources where lastJobs[ObjectIdentifier(source.storage)] == job { source.discard() }
+    }
+  }
+
+  private func produce(_ number: Int, _ reader: (SourceClaim?) -> Reader, _ emit: (Piece) throws -> Void) throws {
+    let job = jobs[number]
     let isUnchanged = job.allSatisfy { items[$0].unchanged != nil }
     let sources = job.flatMap { items[$0].sources }
-    let claim = isUnchanged ? nil : ledger.claim(sources)
+    let claim = isUnchanged ? nil : ledger.claim(sources, keepsPages: keepsPages)
     let read = reader(claim)
     do {
       for item in job {
@@ -129,6 +145,6 @@ public struct SourceStream: Sendable {
       throw error
     }
     // Pages of pieces that wait go when they are consumed.
-    if !isUnchanged { for source in sources { source.discard() } }
+    if !isUnchanged, !keepsPages { for source in sources { source.discard() } }
   }
 }

@@ -19,6 +19,8 @@ public protocol TensorStorage: AnyObject, Sendable {
   var workingByteCount: Int { get }
   /// True where the bytes are unpacked from a file in order, so that reading here and there costs time.
   var isPacked: Bool { get }
+  /// Where in a file the bytes in `range` lie as they are; nil where they are computed, unpacked, or in memory alone.
+  func place(of range: Range<Int>) -> FilePlace?
   /// Gives the bytes in `range`, which must lie within, in pieces of at most about `pieceSize`, as `peek` does. A storage that is computed
   /// tells `claim` what it reads.
   func stream(
@@ -39,6 +41,8 @@ extension TensorStorage {
   public var workingByteCount: Int { byteCount }
   /// False: the bytes lie in a file or in memory.
   public var isPacked: Bool { false }
+  /// Nil: in no file.
+  public func place(of range: Range<Int>) -> FilePlace? { nil }
   /// Cuts what `peek` gives: of everything at once where parts cannot be had without the rest.
   public func stream(
     in range: Range<Int>, pieceSize: Int, noting claim: SourceClaim?, _ body: (TensorBytes) throws -> Void
@@ -50,6 +54,20 @@ extension TensorStorage {
         try whole?.extracting(part.lowerBound - range.lowerBound..<part.upperBound - range.lowerBound) ?? peek(in: part)
       )
     }
+  }
+}
+
+/// A range of a file.
+public struct FilePlace: Sendable {
+  /// The file, or the contents of a packed one.
+  public var file: any ByteSource
+  /// The bytes in it.
+  public var range: Range<Int>
+
+  /// Names a range.
+  public init(file: any ByteSource, range: Range<Int>) {
+    self.file = file
+    self.range = range
   }
 }
 
@@ -96,6 +114,10 @@ public final class FileRange: TensorStorage {
   public var workingByteCount: Int { 0 }
   /// True where the file is packed.
   public var isPacked: Bool { file.packing != nil }
+  /// The part of the range.
+  public func place(of part: Range<Int>) -> FilePlace? {
+    FilePlace(file: file, range: range.lowerBound + part.lowerBound..<range.lowerBound + part.upperBound)
+  }
 }
 
 /// A storage that is a part of another one.
@@ -128,6 +150,10 @@ public final class StorageSlice: TensorStorage {
   public func verify() throws(TensorError) { try whole.verify() }
   /// True where the whole storage is.
   public var isPacked: Bool { whole.isPacked }
+  /// Where the whole storage has the part of the part.
+  public func place(of part: Range<Int>) -> FilePlace? {
+    whole.place(of: range.lowerBound + part.lowerBound..<range.lowerBound + part.upperBound)
+  }
   /// What the whole storage takes.
   public var workingByteCount: Int { whole.workingByteCount }
   /// Lets the pages of the whole storage go.
@@ -200,6 +226,9 @@ public struct StoredTensor: Sendable {
     else { return nil }
     return start / 8..<start / 8 + byteCount
   }
+
+  /// Where the elements lie in a file in C order and little-endian; nil where they do not.
+  public var place: FilePlace? { byteCount == 0 ? nil : contiguousRange.flatMap { storage.place(of: $0) } }
 
   /// How large the pieces are in which tensors pass through: they stay in a core's second-level cache.
   public static let pieceSize = 1 << 20

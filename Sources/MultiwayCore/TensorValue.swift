@@ -70,10 +70,12 @@ public struct TensorValue: Hashable, Sendable {
     }
   }
 
-  /// Appends the fp32 elements of `other`, whose dimensions are the same but for the first.
-  public mutating func append(_ other: TensorValue) {
-    precondition(shape.dimensions.dropFirst() == other.shape.dimensions.dropFirst(), "the shapes do not go together")
-    self = TensorValue(Shape([shape[0] + other.shape[0]] + shape.dimensions.dropFirst()), floats + other.floats)
+  /// Joins the fp32 elements of parts, at least one, whose dimensions are the same but for the first.
+  public init(joining parts: [TensorValue]) {
+    let inner = parts[0].shape.dimensions.dropFirst()
+    precondition(parts.allSatisfy { $0.shape.dimensions.dropFirst() == inner }, "the shapes do not go together")
+    let first = parts.reduce(0) { $0 + $1.shape[0] }
+    self.init(Shape([first] + inner), Array(parts.map(\.floats).joined()))
   }
 
   /// The tensor as a container stores it: f32, or i64 for integers.

@@ -68,11 +68,21 @@ public enum Delivery {
   ) throws -> DeliveryReport {
     let (base, file) = (try MappedFile(path: old), try MappedFile(path: delta))
     let expander = try refusing(delta) { () throws(ZstdRefusal) in
-      try ZstdExpander.make(maximumWindowLog: 31, prefix: base.bytes)
+      try ZstdExpander.make(maximumWindowLog: windowLog(of: file, base: base), prefix: base.bytes)
     }
     return try expand(
       file, expander, to: output, overwrite: overwrite, inputs: [base.identity, file.identity], isDelta: true,
       progress: progress)
+  }
+
+  /// The largest window that a delta of its size can need, as a power of two: memory that no file can make us take for nothing.
+  private static func windowLog(of delta: MappedFile, base: MappedFile) -> Int {
+    // A block gives at most 128 KiB and takes at least four bytes.
+    let (most, overflow) = (delta.byteCount / 4 + 1).multipliedReportingOverflow(by: 128 << 10)
+    let contents = delta.bytes
+    let claimed = ZstdExpander.claimedSize(contents.span).map { Int(clamping: $0) } ?? Int.max
+    let size = max(base.byteCount, min(claimed, overflow ? Int.max : most))
+    return max(ordinaryWindowLog, ZstdEncoder.windowLog(size))
   }
 
   private static func checkSizes(_ base: MappedFile, _ file: MappedFile) throws(DeliveryError) {

@@ -102,7 +102,7 @@ struct ZstdEncoder: ~Copyable {
   deinit { unsafe _ = ZSTD_freeCCtx(context) }
 
   /// The power of two above a size, within what libzstd takes.
-  private static func windowLog(_ size: Int) -> Int {
+  static func windowLog(_ size: Int) -> Int {
     let log = Int.bitWidth - max(1, size).leadingZeroBitCount
     return min(max(log, 17), 31)
   }

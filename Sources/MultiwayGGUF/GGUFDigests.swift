@@ -29,11 +29,12 @@ public enum GGUFDigests {
     return pairs
   }
 
-  /// The pairs with digests: of the tensors that were read, and of the file's own in their order.
+  /// The pairs with digests: of the tensors that were read, and of the file's own in their order. `GGUFWriter.finish` adds that of
+  /// everything else.
   public static func pairs(_ sources: SourceDigests, tensors: [String]) -> [(key: String, value: GGUFValue)] {
     [
       (sourceTensorNames, .array(.string(sources.names))), (sourceTensorDigests, .array(.string(sources.digests))),
-      (algorithm, .string(TensorDigest.algorithm)), (tensorDigests, .array(.string(tensors))),
+      (algorithm, .string(HeaderDigest.placeholder)), (tensorDigests, .array(.string(tensors))),
     ]
   }
 
@@ -57,14 +58,29 @@ public enum GGUFDigests {
   /// The digests of a container's own tensors in their order; nil where it has none.
   public static func tensorDigests(of container: GGUFContainer) throws(GGUFError) -> [String]? {
     guard let value = container[algorithm] else { return nil }
-    guard value == .string(TensorDigest.algorithm) else {
-      throw malformed(algorithm, container, expected: TensorDigest.algorithm)
+    guard value == .string(TensorDigest.algorithm) || value.string.map(HeaderDigest.isDigest) == true else {
+      throw malformed(algorithm, container, expected: "\(TensorDigest.algorithm), alone or with a digest")
     }
     let digests = try strings(tensorDigests, container)
     guard digests.count == container.tensors.count, digests.allSatisfy(TensorDigest.isDigest) else {
       throw malformed(tensorDigests, container, expected: "\(container.tensors.count) digests of 32 hexadecimal digits")
     }
     return digests
+  }
+
+  /// The digest of what belongs to no tensor, as a container records it; nil where it records none.
+  public static func headerDigest(of container: GGUFContainer) -> String? {
+    container[algorithm]?.string.flatMap { HeaderDigest.isDigest($0) ? $0 : nil }
+  }
+
+  /// Pairs of a container as they are to be written again: the digest of what belongs to no tensor, if there is one, is taken anew.
+  public static func renewed(
+    _ pairs: [(key: String, value: GGUFValue)]
+  ) -> [(key: String, value: GGUFValue)] {
+    pairs.map { key, value in
+      let isHeaderDigest = key == algorithm && value.string.map(HeaderDigest.isDigest) == true
+      return (key, isHeaderDigest ? .string(HeaderDigest.placeholder) : value)
+    }
   }
 
   private static func strings(_ key: String, _ container: GGUFContainer) throws(GGUFError) -> [String] {

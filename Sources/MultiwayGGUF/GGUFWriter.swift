@@ -76,24 +76,41 @@ public struct GGUFWriter: ~Copyable {
     if left == 0 { try startNextTensor() }
   }
 
-  /// Makes the file appear under its name.
+  /// Makes the file appear under its name. Where `HeaderDigest.placeholder` is the value of `multiway.digest`, the digest takes its place.
   /// - Parameter values: metadata values that were not known when the header was written; each takes the place of one of the same size.
   public consuming func finish(filling values: [(key: String, value: GGUFValue)] = []) throws {
     guard index >= tensors.count else {
       throw GGUFError(.wrongSize, "the tensor lacks \(left) bytes", file: path, tensor: tensors[index].name)
     }
-    if !values.isEmpty {
-      let filled = pairs.map { pair in values.first { $0.key == pair.key } ?? pair }
-      var header = GGUFEncoder()
-      header.append(pairs: filled, tensors: tensors)
-      guard header.bytes.count == headerSize else {
-        throw GGUFError(
-          .wrongSize, "a header of \(header.bytes.count) bytes", expected: "\(headerSize), as was written before",
-          file: path)
-      }
-      try output.rewrite(header.bytes, at: 0)
-    }
+    var filled = pairs.map { pair in values.first { $0.key == pair.key } ?? pair }
+    let place = filled.firstIndex { $0.key == GGUFDigests.algorithm && $0.value == .string(HeaderDigest.placeholder) }
+    if let place { filled[place].value = .string(headerDigest(try header(filled))) }
+    if place != nil || !values.isEmpty { try output.rewrite(try header(filled), at: 0) }
     try output.commit()
+  }
+
+  /// The bytes of the header with values that were not known when it was written.
+  private func header(_ pairs: [(key: String, value: GGUFValue)]) throws(GGUFError) -> [UInt8] {
+    var header = GGUFEncoder()
+    header.append(pairs: pairs, tensors: tensors)
+    guard header.bytes.count == headerSize else {
+      throw GGUFError(
+        .wrongSize, "a header of \(header.bytes.count) bytes", expected: "\(headerSize), as was written before",
+        file: path)
+    }
+    return header.bytes
+  }
+
+  /// The digest of the header and of what fills the space before and between the tensors.
+  private func headerDigest(_ header: [UInt8]) -> String {
+    func filler(behind size: Int) -> [UInt8] {
+      [UInt8](repeating: 0, count: (alignment - size % alignment) % alignment)
+    }
+    var digest = HeaderDigest()
+    digest.update(header)
+    digest.update(filler(behind: header.count))
+    for tensor in tensors { digest.update(filler(behind: tensor.byteCount)) }
+    return digest.finish()
   }
 
   private mutating func startNextTensor() throws {

@@ -6,6 +6,13 @@ public struct BoundInputs: Sendable {
   public let tensors: [TensorValue]
   /// The sizes of `batch`, `text_tokens` and so on.
   public let symbols: [String: Int]
+
+  /// The inputs of a range of examples, where `batch` is the symbol of the first dimension of them all.
+  public func examples(_ range: Range<Int>, of batch: String) -> BoundInputs {
+    var symbols = symbols
+    symbols[batch] = range.count
+    return BoundInputs(tensors: tensors.map { $0.rows(range) }, symbols: symbols)
+  }
 }
 
 extension Graph {

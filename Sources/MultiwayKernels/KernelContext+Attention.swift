@@ -52,6 +52,35 @@ public struct AttentionMemory: Sendable, Hashable {
   }
 }
 
+/// A place where keys and values of the first memory stay, as the kernels read them, from one attention to the next.
+public struct AttentionStore: Sendable, Hashable {
+  /// At least `byteCount` bytes.
+  public var region: Region
+  /// Room for so many keys, those of all memories and segments together.
+  public var keys: Int
+  /// True where an attention with the same memory and the same room has been there; other keys, values and sizes may have changed.
+  public var isFilled: Bool
+
+  /// Names a place.
+  public init(region: Region, keys: Int, isFilled: Bool) {
+    self.region = region
+    self.keys = keys
+    self.isFilled = isFilled
+  }
+
+  /// The size of a store for a memory of so many examples; nil if it overflows.
+  public static func byteCount(
+    arithmetic: AttentionArithmetic, examples: Int, heads: Int, headSize: Int, keys: Int
+  ) -> Int? {
+    // Far above what any machine holds, and far below what overflows in the kernels.
+    let limit = 1 << 20
+    guard heads <= limit, headSize <= limit, keys <= 1 << 30, product(heads, headSize) <= limit else { return nil }
+    let one = mwk_attention_store_bytes(arithmetic.code, 1, heads, headSize, keys)
+    let (all, overflow) = one.multipliedReportingOverflow(by: examples)
+    return overflow ? nil : all
+  }
+}
+
 /// Numbers added to the scaled scores.
 public struct AttentionBias: Sendable {
   /// fp32 [heads, rows].
@@ -100,11 +129,12 @@ extension KernelContext {
   /// Multi-head attention over memories and one or two segments: softmax(scale · q · kᵀ + bias) · v, head by head.
   ///
   /// `keyPadding` holds one byte a key of the last segment, [batch, tokens], nonzero where the key is excluded. A row all of whose
-  /// keys are excluded becomes zeros. An `output` may be the `query` of no segment.
+  /// keys are excluded becomes zeros. An `output` may be the `query` of no segment. With a `store`, no other memory is shared by more
+  /// examples than the first.
   public func attention(
     _ arena: inout Arena, batch: Int, heads: Int, headSize: Int, scale: Float, memories: [AttentionMemory] = [],
     segments: [AttentionSegment], keyPadding: Region? = nil, mode: AttentionMode = .full, bias: AttentionBias? = nil,
-    arithmetic: AttentionArithmetic = .float
+    arithmetic: AttentionArithmetic = .float, store: AttentionStore? = nil
   ) {
     precondition(segments.count == 1 || segments.count == 2, "attention takes one or two segments")
     precondition(memories.count <= 2, "attention takes at most two memories")
@@ -129,6 +159,12 @@ extension KernelContext {
     }
     unsafe job.mode = mode == .full ? mwk_attention_full : mwk_attention_caption
     unsafe job.arithmetic = arithmetic.code
+    if let store {
+      let keys = memories.reduce(0) { $0 + $1.tokens } + segments.reduce(0) { $0 + $1.tokens }
+      precondition(keys <= store.keys, "the store has no room for all keys")
+      precondition(!segments.contains { $0.output.overlaps(store.region) }, "the result overlaps the store")
+      unsafe job.store = arena.store(store, memories, batch: batch, heads: heads, headSize: headSize, arithmetic)
+    }
     if let bias {
       precondition(memories.isEmpty && segments.reduce(0) { $0 + $1.tokens } <= bias.tokens, "the bias is too small")
       unsafe job.bias = bias.table.pointer(count: product(heads, bias.rows), of: Float.self)
@@ -157,6 +193,20 @@ extension Arena {
       q: pointer(segment.query, count: reach), k: pointer(segment.key, count: reach),
       v: pointer(segment.value, count: reach), out: pointer(segment.output, count: outputReach),
       tokens: segment.tokens, stride: segment.stride ?? width, out_stride: segment.outputStride ?? width, share: 1)
+  }
+
+  @unsafe fileprivate func store(
+    _ store: AttentionStore, _ memories: [AttentionMemory], batch: Int, heads: Int, headSize: Int,
+    _ arithmetic: AttentionArithmetic
+  ) -> mwk_attention_store {
+    guard let first = memories.first, memories.allSatisfy({ $0.share <= first.share }) else {
+      preconditionFailure("the store's memory is not the one that most examples share")
+    }
+    let needed = AttentionStore.byteCount(
+      arithmetic: arithmetic, examples: batch / first.share, heads: heads, headSize: headSize, keys: store.keys)
+    guard let needed, store.region.byteOffset % 64 == 0 else { preconditionFailure("the store is not aligned") }
+    return unsafe mwk_attention_store(
+      bytes: pointer(store.region, byteCount: needed), keys: store.keys, is_filled: store.isFilled)
   }
 
   @unsafe fileprivate func memory(_ memory: AttentionMemory, batch: Int, width: Int) -> mwk_attention_segment {

@@ -156,8 +156,7 @@ public enum ONNXWriter {
         try tensors.addInline(index)
         progress?(index + 1, lowering.weights.count)
       }
-      let bytes = try model(lowering, metadata, tensors).encoded()
-      try output.write(bytes.span)
+      try write(try model(lowering, metadata, tensors).encoded(), tensors, to: &output)
       let byteCount = output.byteCount
       try output.commit()
       return ONNXOutput(byteCount: byteCount)
@@ -177,11 +176,21 @@ public enum ONNXWriter {
     let location = "\(name).\(tensors.contentDigest())\(dataSuffix)"
     try data.rename(to: location)
     tensors.move(to: location)
-    let bytes = try model(lowering, metadata, tensors).encoded()
-    try output.write(bytes.span)
+    try write(try model(lowering, metadata, tensors).encoded(), tensors, to: &output)
     let written = ONNXOutput(byteCount: output.byteCount + data.byteCount, dataPath: data.path)
     try OutputFile.commit(data, then: output)
     return written
+  }
+
+  /// Writes the model's bytes with their digest: of all of them, those of tensors too.
+  private static func write(
+    _ model: TensorBytes, _ tensors: borrowing ONNXTensorWriter, to output: inout OutputFile
+  ) throws {
+    try output.write(model.span)
+    guard tensors.provenanceText != nil, let place = HeaderDigest.lastPlaceholder(in: model.span) else { return }
+    var digest = HeaderDigest()
+    digest.update(model.span)
+    try output.rewrite(Array(digest.finish().utf8), at: place)
   }
 
   /// The model with what it says about itself.

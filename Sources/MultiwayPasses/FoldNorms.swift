@@ -86,8 +86,11 @@ public struct FoldNorms: Pass {
 
   /// What becomes of each candidate's weight. No candidate's layers are another's, so all can be tried at once.
   private func choices(_ candidates: [Candidate], _ graph: Graph) throws(PassError) -> [NormFolding.Choice] {
+    let keepsPages = MemoryBudget.keepsPages(of: graph.constants.flatMap(\.data.sources))
     do {
-      return try Pipeline.map(candidates.count) { place in try choose(candidates[place], graph) }
+      return try Pipeline.map(candidates.count) { place in
+        try choose(candidates[place], graph, keepsPages: keepsPages)
+      }
     } catch let error as any DiagnosedError {
       throw PassError(.weights, error.diagnosis)
     } catch {
@@ -170,7 +173,7 @@ public struct FoldNorms: Pass {
     }
   }
 
-  private func choose(_ candidate: Candidate, _ graph: Graph) throws -> NormFolding.Choice {
+  private func choose(_ candidate: Candidate, _ graph: Graph, keepsPages: Bool) throws -> NormFolding.Choice {
     let layers = candidate.layers.map { $0[0] }
     let becomeInt8 = layers.allSatisfy { graph.nodes[$0].role.map(roles.contains) ?? false }
     guard let weight = candidate.weight, becomeInt8, weights != .never else { return .keep }
@@ -180,12 +183,12 @@ public struct FoldNorms: Pass {
       if case .linear(let matrix, _) = graph.nodes[layer].op { matrices.append(graph[matrix].data) }
     }
     let names = candidate.norms.map { graph[graph.nodes[$0].outputs[0]].name }
-    var materializer = Materializer(peekingFor: nil)
+    var materializer = Materializer(peekingFor: nil, keepsPages: keepsPages)
     let folding = NormFolding(
       weight: try materializer.floats(of: graph[weight].data),
       bias: try candidate.bias.map { try materializer.floats(of: graph[$0].data) },
       channels: statistics?.together(names))
-    return try folding.choose(matrices)
+    return try folding.choose(matrices, &materializer)
   }
 }
 

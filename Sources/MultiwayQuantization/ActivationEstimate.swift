@@ -17,16 +17,27 @@ extension ActivationStatistics {
       if case .layerNorm(.some, _, _) = node.op { return true }
       return false
     }
-    let estimates = try Pipeline.map(norms.count) { place in try estimated(norms[place], graph, producers) }
+    let keepsPages = MemoryBudget.keepsPages(of: graph.constants.flatMap(\.data.sources))
+    var normals: [Int: [Double]] = [:]
+    for case .layerNorm(let weight?, _, _) in norms.map(\.op) {
+      let width = graph[weight].data.shape.elementCount
+      if normals[width] == nil { normals[width] = ChannelMoments.normals(width: width) }
+    }
+    let numbers = normals
+    let estimates = try Pipeline.map(norms.count) { place in
+      var materializer = Materializer(peekingFor: nil, keepsPages: keepsPages)
+      return try estimated(norms[place], graph, producers, numbers, &materializer)
+    }
     var statistics = ActivationStatistics()
     for estimate in estimates { statistics.take(estimate) }
     return statistics
   }
 
   /// What a norm's result looks like; nothing where its input tells nothing.
-  private static func estimated(_ node: Node, _ graph: Graph, _ producers: [Int?]) throws -> ActivationStatistics {
+  private static func estimated(
+    _ node: Node, _ graph: Graph, _ producers: [Int?], _ normals: [Int: [Double]], _ materializer: inout Materializer
+  ) throws -> ActivationStatistics {
     var statistics = ActivationStatistics()
-    var materializer = Materializer(peekingFor: nil)
     guard case .layerNorm(let weight?, let bias, _) = node.op,
       let source = NormSource(graph, producers, of: node.inputs[0]),
       let moments = try source.moments(graph, &materializer)
@@ -34,7 +45,8 @@ extension ActivationStatistics {
     let scale = try materializer.floats(of: graph[weight].data)
     let shift = try bias.map { try materializer.floats(of: graph[$0].data) } ?? []
     let tokens = try moments.normedTokens(
-      scale: scale, shift: shift, isRectified: source.isRectified, &materializer)
+      scale: scale, shift: shift, isRectified: source.isRectified,
+      normals: normals[moments.means.count] ?? ChannelMoments.normals(width: moments.means.count), &materializer)
     statistics.add(tokens, width: scale.count, of: graph[node.outputs[0]].name, examples: estimateWeight)
     return statistics
   }
@@ -105,16 +117,23 @@ private struct ChannelMoments {
   /// Enough that the root mean square of a channel is right within a tenth.
   private static let tokenCount = 64
 
+  /// The numbers of which the tokens of a width are made: the same for every norm.
+  static func normals(width: Int) -> [Double] {
+    var random = NormalNumbers(seed: UInt64(width))
+    return (0..<tokenCount * width).map { _ in random.next() }
+  }
+
   /// Tokens drawn from the moments, through GELU where there is one, normed, times `scale` plus `shift`.
   func normedTokens(
-    scale: [Float], shift: [Float], isRectified: Bool, _ materializer: inout Materializer
+    scale: [Float], shift: [Float], isRectified: Bool, normals: [Double], _ materializer: inout Materializer
   ) throws -> [Float] {
     let width = means.count
-    var random = NormalNumbers(seed: UInt64(width))
     var tokens = [Float](repeating: 0, count: Self.tokenCount * width)
-    for index in tokens.indices {
-      let channel = index % width
-      tokens[index] = Float(means[channel] + deviations[channel] * random.next())
+    for token in 0..<Self.tokenCount {
+      for channel in 0..<width {
+        let index = token * width + channel
+        tokens[index] = Float(means[channel] + deviations[channel] * normals[index])
+      }
     }
     if isRectified { tokens = try materializer.context().gelu(tokens) }
     for token in 0..<Self.tokenCount {

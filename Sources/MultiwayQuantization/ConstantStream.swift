@@ -21,8 +21,8 @@ extension SourceStream {
     finish: (_ item: Int, _ unchanged: StoredTensor?) throws -> Void
   ) throws {
     try run(
-      reader: { claim in
-        var materializer = Materializer(peekingFor: claim)
+      reader: { [keepsPages] claim in
+        var materializer = Materializer(peekingFor: claim, keepsPages: keepsPages)
         return { item, pieceSize, emit in
           try materializer.stream(constants[item].data, pieceSize: pieceSize, emit)
         }

@@ -29,8 +29,9 @@ public struct Materializer {
 
   /// Makes a materializer for one of several threads that work side by side. Checksums of sources are compared only as far as their bytes
   /// pass in order: the caller settles the claim, or verifies the sources, before anything comes of the results.
-  public init(peekingFor claim: SourceClaim? = nil) {
-    (discardsSources, peeks) = (true, true)
+  /// - Parameter keepsPages: true where the pages of sources stay for later readers.
+  public init(peekingFor claim: SourceClaim? = nil, keepsPages: Bool = false) {
+    (discardsSources, peeks) = (!keepsPages, true)
     self.claim = claim
     threads = 1
   }

@@ -52,8 +52,8 @@ public struct NormFolding {
   }
 
   /// The way with the smallest int8 error over all `matrices` [out, in] that read the norm; staying wins a tie.
-  public func choose(_ matrices: [TensorExpression]) throws -> Choice {
-    let samples = try sampledRows(matrices)
+  public func choose(_ matrices: [TensorExpression], _ materializer: inout Materializer) throws -> Choice {
+    let samples = try sampledRows(matrices, &materializer)
     let columns = columnMagnitudes(samples)
     var best = (choice: Choice.keep, error: error(samples, factors: [Float](repeating: 1, count: weight.count)))
     func offer(_ choice: Choice, _ factors: [Float]) {
@@ -123,8 +123,9 @@ public struct NormFolding {
     return squares.map { ($0 * Double(width)).squareRoot() }
   }
 
-  private func sampledRows(_ matrices: [TensorExpression]) throws -> [Sample] {
-    var materializer = Materializer(peekingFor: nil)
+  private func sampledRows(
+    _ matrices: [TensorExpression], _ materializer: inout Materializer
+  ) throws -> [Sample] {
     let flat = tokens.flatMap { $0 }
     return try matrices.map { matrix in
       let outputs = matrix.shape[0]

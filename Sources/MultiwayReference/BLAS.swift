@@ -31,6 +31,9 @@ struct MatrixPlace {
 
 /// Matrix products of OpenBLAS: the only calls of C here, every extent checked before them.
 enum BLAS {
+  /// Ends the threads that poll for work until there is some.
+  static func endThreads() { openblas_end_threads() }
+
   /// Sets the number of threads of the whole process.
   static func setThreads(_ count: Int) { openblas_set_num_threads(Int32(clamping: max(1, count))) }
 

@@ -20,6 +20,10 @@ public struct Reference: Sendable {
     if let threads { BLAS.setThreads(threads) }
   }
 
+  /// Ends the threads that OpenBLAS has started as it was loaded, and that keep the other cores busy for the first 25 ms of a process. They
+  /// come back when an interpreter needs them. Call it before anything else runs.
+  public static func endIdleThreads() { BLAS.endThreads() }
+
   /// Runs the graph.
   /// - Parameters:
   ///   - inputs: by name; `Graph.bind` says what they may be.

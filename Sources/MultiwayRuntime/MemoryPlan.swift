@@ -5,8 +5,8 @@ import MultiwayKernels
 /// Where every buffer of a program lies in one block of memory, for given sizes.
 ///
 /// Buffers whose lifetimes do not overlap share memory. The largest are placed first, each at the lowest place that is free while
-/// it lives; this needs little more than the largest set of buffers alive at once. Inputs that are kept from run to run come before all
-/// others, so that their places depend on their sizes alone.
+/// it lives; this needs little more than the largest set of buffers alive at once. What is kept from run to run comes before all
+/// others, so that its places depend on its sizes alone.
 struct MemoryPlan: Sendable {
   /// The shape of every buffer.
   let shapes: [Shape]
@@ -17,20 +17,27 @@ struct MemoryPlan: Sendable {
   /// The size of the block.
   let byteCount: Int
 
+  /// The keys that each attention's store has room for.
+  let storedKeys: [BufferID: Int]
+
   private static let alignment = 64
+  /// A store has room for so many more tokens at a time, so that it stays while a text grows.
+  private static let storeStep = 64
 
   /// Plans the memory, nil if the sizes overflow.
   init?(_ program: Program, symbols: [String: Int]) {
     var shapes: [Shape] = []
     var sizes: [Int] = []
-    for buffer in program.buffers {
-      guard let shape = MemoryPlan.shape(of: buffer, symbols), let size = MemoryPlan.size(of: buffer, shape) else {
-        return nil
-      }
+    var storedKeys: [BufferID: Int] = [:]
+    for (index, buffer) in program.buffers.enumerated() {
+      guard let shape = MemoryPlan.shape(of: buffer, symbols) else { return nil }
+      let keys = MemoryPlan.storedKeys(buffer, shape, symbols)
+      guard let size = MemoryPlan.size(of: buffer, shape, storedKeys: keys) else { return nil }
+      if let keys { storedKeys[BufferID(index: index)] = keys }
       shapes.append(shape)
       sizes.append(size)
     }
-    let kept = Set(program.keptInputs.map(\.index))
+    let kept = Set(program.kept.map(\.index))
     guard let (offsets, byteCount) = MemoryPlan.place(sizes, lifetimes: MemoryPlan.lifetimes(program), first: kept)
     else {
       return nil
@@ -38,6 +45,7 @@ struct MemoryPlan: Sendable {
     self.shapes = shapes
     self.offsets = offsets
     self.sizes = sizes
+    self.storedKeys = storedKeys
     self.byteCount = byteCount
   }
 
@@ -59,7 +67,7 @@ struct MemoryPlan: Sendable {
 
   private static func aligned(_ size: Int) -> Int { (size + alignment - 1) / alignment * alignment }
 
-  private static func shape(of buffer: Buffer, _ symbols: [String: Int]) -> Shape? {
+  fileprivate static func shape(of buffer: Buffer, _ symbols: [String: Int]) -> Shape? {
     var dimensions: [Int] = []
     for dimension in buffer.type.dimensions {
       guard let size = dimension.resolved(symbols) else { return nil }
@@ -68,7 +76,7 @@ struct MemoryPlan: Sendable {
     return Shape(checking: dimensions)
   }
 
-  private static func size(of buffer: Buffer, _ shape: Shape) -> Int? {
+  fileprivate static func size(of buffer: Buffer, _ shape: Shape, storedKeys: Int?) -> Int? {
     // 2⁴⁰ elements are beyond any machine; below it no size computed here can overflow.
     guard shape.elementCount < 1 << 40 else { return nil }
     switch buffer.kind {
@@ -78,7 +86,23 @@ struct MemoryPlan: Sendable {
       return aligned(quantizedParts(rows: rows, width: shape.last, groups: groups).end)
     case .roundedTokens:
       return aligned(shape.elementCount / max(1, shape.last) * BFloat16Weights.rowByteCount(width: shape.last))
+    case .attentionStore(let heads, let arithmetic, _):
+      guard let storedKeys else { return nil }
+      return AttentionStore.byteCount(
+        arithmetic: arithmetic, examples: shape[0], heads: heads, headSize: shape[2] / heads, keys: storedKeys
+      ).flatMap { $0 < 1 << 42 ? aligned($0) : nil }
     }
+  }
+
+  /// The keys that a store for a memory of `shape` has room for; nil for other buffers, and where a size is not known or too large.
+  private static func storedKeys(_ buffer: Buffer, _ shape: Shape, _ symbols: [String: Int]) -> Int? {
+    guard case .attentionStore(_, _, let others) = buffer.kind else { return nil }
+    var tokens = 0
+    for dimension in others {
+      guard let size = dimension.resolved(symbols), (0..<1 << 32).contains(size) else { return nil }
+      tokens += size
+    }
+    return shape[1] + (tokens + storeStep - 1) / storeStep * storeStep
   }
 
   /// The first and last step at which each buffer is in use; inputs live from the start and outputs to the end.
@@ -95,7 +119,8 @@ struct MemoryPlan: Sendable {
       }
     }
     for output in program.outputs { last[output.buffer.index] = program.steps.count }
-    for input in program.keptInputs { last[input.index] = program.steps.count }
+    for store in program.stores { first[store.index] = -1 }
+    for buffer in program.kept { last[buffer.index] = program.steps.count }
     return zip(first, last).map { first, last in first <= last ? first...last : last...last }
   }
 
@@ -123,5 +148,21 @@ struct MemoryPlan: Sendable {
       placed.append(buffer)
     }
     return (offsets, end)
+  }
+}
+
+extension Program {
+  /// The bytes of all inputs and outputs, nil if they overflow.
+  func boundaryByteCount(_ symbols: [String: Int]) -> Int? {
+    var total = 0
+    for buffer in inputs + outputs.map(\.buffer) {
+      guard let shape = MemoryPlan.shape(of: buffers[buffer.index], symbols),
+        let size = MemoryPlan.size(of: buffers[buffer.index], shape, storedKeys: nil)
+      else { return nil }
+      let (sum, overflow) = total.addingReportingOverflow(size)
+      guard !overflow else { return nil }
+      total = sum
+    }
+    return total
   }
 }

@@ -20,12 +20,12 @@ extension Session {
   /// Runs a model several times and takes the time of every step.
   /// - Returns: the rows, the slowest first.
   public func profile(_ inputs: BoundInputs, runs: Int) throws -> [ProfileRow] {
-    var workspace = try Workspace(self, symbols: inputs.symbols)
-    _ = try run(inputs, in: &workspace)
+    var workspace = try Workspace(self, exactly: inputs.symbols)
+    _ = try runAtOnce(inputs, in: &workspace, reusesKept: false)
     var times = [[Double]](repeating: [], count: program.steps.count)
     let clock = ContinuousClock()
     for _ in 0..<max(1, runs) {
-      workspace.load(inputs, for: program)
+      workspace.load(inputs, for: program, reusesKept: true)
       for (position, step) in program.steps.enumerated() {
         let start = clock.now
         workspace.execute(step, context)

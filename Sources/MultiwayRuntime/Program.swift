@@ -16,6 +16,9 @@ struct Buffer: Sendable {
     case quantizedTokens(groups: Int)
     /// A value rounded to bfloat16.
     case roundedTokens
+    /// Keys and values of a memory as attention reads them, from run to run; the type is that of the memory's keys. `others` are the
+    /// numbers of tokens that come after it.
+    case attentionStore(heads: Int, AttentionArithmetic, others: [Dimension])
   }
 
   var kind: Kind
@@ -29,13 +32,14 @@ extension Buffer.Kind {
     case .elements: .layerNorm(norm)
     case .quantizedTokens(let groups): .layerNormQuantize(norm, groups: groups)
     case .roundedTokens: .layerNormRound(norm)
+    case .attentionStore: preconditionFailure("not a value")
     }
   }
 
   /// What makes such a buffer of a value, nil for the value itself.
   fileprivate var alone: Step.Operation? {
     switch self {
-    case .elements: nil
+    case .elements, .attentionStore: nil
     case .quantizedTokens(let groups): .quantize(groups: groups)
     case .roundedTokens: .round
     }
@@ -88,6 +92,8 @@ struct Step: Sendable {
   var operation: Operation
   var reads: [BufferID]
   var writes: [BufferID]
+  /// Where an attention keeps what it made of its first memory.
+  var store: BufferID?
   /// The stored tensors that the weights lie in, to be let go after the step where memory is short.
   var sources: [StoredTensor] = []
 }
@@ -106,6 +112,10 @@ struct Program: Sendable {
   private(set) var outputs: [(name: String, buffer: BufferID)] = []
   /// The inputs that a workspace keeps from run to run.
   private(set) var keptInputs: [BufferID] = []
+  /// What steps made of those, which stays as well.
+  private(set) var stores: [BufferID] = []
+  /// All that a workspace keeps from run to run.
+  var kept: [BufferID] { keptInputs + stores }
 
   /// Fuses the nodes of `graph`, which has been verified, and loads its constants.
   /// - Parameters:
@@ -115,13 +125,14 @@ struct Program: Sendable {
   init(
     _ graph: Graph, releasesWeights: Bool, keeping kept: Set<String> = [], bfloat16: KernelContext? = nil
   ) throws {
-    var builder = ProgramBuilder(graph, releasesWeights: releasesWeights, bfloat16: bfloat16)
+    var builder = ProgramBuilder(graph, releasesWeights: releasesWeights, keeping: kept, bfloat16: bfloat16)
     try builder.build()
     inputs = graph.inputs.map { builder.buffer(of: $0) }
     outputs = graph.outputs.map { ($0.name, builder.buffer(of: $0.value)) }
     keptInputs = graph.inputs.filter { kept.contains(graph[$0].name) }.map { builder.buffer(of: $0) }
     buffers = builder.buffers
     steps = builder.steps
+    stores = steps.compactMap(\.store)
     valueNames = builder.valueNames
   }
 }
@@ -137,6 +148,7 @@ private struct ProgramBuilder {
   private let consumers: [[Int]]
   private let producers: [Int?]
   private let outputs: Set<ValueID>
+  private let kept: Set<ValueID>
   /// Nodes that another node's step does.
   private var absorbed: Set<Int> = []
   private var narrowed: [NarrowedValue: BufferID] = [:]
@@ -146,12 +158,13 @@ private struct ProgramBuilder {
   var buffers: [Buffer] = []
   var steps: [Step] = []
 
-  init(_ graph: Graph, releasesWeights: Bool, bfloat16: KernelContext?) {
+  init(_ graph: Graph, releasesWeights: Bool, keeping kept: Set<String>, bfloat16: KernelContext?) {
     self.graph = graph
     self.bfloat16 = bfloat16
     consumers = graph.consumers()
     producers = graph.producers()
     outputs = Set(graph.outputs.map(\.value))
+    self.kept = Set(graph.inputs.filter { kept.contains(graph[$0].name) })
     constants = ConstantLoader(graph, releasesWeights: releasesWeights)
   }
 
@@ -379,5 +392,21 @@ private struct ProgramBuilder {
     }
     let bias = try attention.bias.map { bias throws in try constants.bias(bias) }
     add(.attention(attention, scale: scale ?? 1, bias), reads: reads, writes: buffers(of: node.outputs))
+    steps[steps.count - 1].store = store(for: node, attention)
+  }
+
+  /// Room for what attention makes of its first memory, where that is kept from run to run and no other memory is shared by more.
+  private mutating func store(for node: Node, _ attention: Attention) -> BufferID? {
+    guard attention.memories > 0 else { return nil }
+    let place = attention.memoryPlace(0)
+    let examples = graph[node.outputs[0]].type.dimensions[0]
+    let types = (1..<attention.memories).map { graph[node.inputs[attention.memoryPlace($0)]].type }
+    guard kept.isSuperset(of: node.inputs[place...place + 1]), types.allSatisfy({ $0.dimensions[0] == examples }) else {
+      return nil
+    }
+    let others = (types + node.outputs.map { graph[$0].type }).map { $0.dimensions[1] }
+    let arithmetic: AttentionArithmetic = attention.isQuantized ? .int8 : .float
+    let kind = Buffer.Kind.attentionStore(heads: attention.heads, arithmetic, others: others)
+    return addBuffer(kind, graph[node.inputs[place]].type)
   }
 }

@@ -18,6 +18,8 @@ public final class Session: Sendable {
   let program: Program
   /// Let the pages of weights go after each use, so that memory does not grow with the model.
   let releasesWeights: Bool
+  /// The dimension that a batch is cut at, nil where it cannot be.
+  let batchSymbol: String?
 
   /// Loads a graph.
   /// - Parameters:
@@ -36,6 +38,7 @@ public final class Session: Sendable {
     context = try KernelContext(isa: isa, threads: threads ?? KernelContext.coreCount)
     self.graph = graph
     self.releasesWeights = releasesWeights
+    batchSymbol = kept.isEmpty ? Session.batchSymbol(of: graph) : nil
     try graph.verify()
     program = try Program(
       graph, releasesWeights: releasesWeights, keeping: kept, bfloat16: compute == .bf16 ? context : nil)
@@ -85,21 +88,16 @@ public final class Session: Sendable {
     _ inputs: [String: TensorValue], atMost examples: Int, progress: ((_ done: Int, _ total: Int) -> Void)? = nil
   ) throws -> [(name: String, value: TensorValue)] {
     let batches = ExampleBatches(inputs, for: graph)
-    var results: [(name: String, value: TensorValue)] = []
+    var parts: [[TensorValue]] = [[TensorValue]](repeating: [], count: program.outputs.count)
     var workspace: Workspace?
     for range in batches.ranges(of: examples) {
       let bound = try graph.bind(batches.part(range))
       var memory = try workspace.take() ?? Workspace(self, symbols: bound.symbols)
-      let part = try run(bound, in: &memory)
+      for (place, output) in try run(bound, in: &memory).enumerated() { parts[place].append(output.value) }
       workspace = consume memory
-      if results.isEmpty {
-        results = part
-      } else {
-        for index in results.indices { results[index].value.append(part[index].value) }
-      }
       progress?(range.upperBound, batches.count)
     }
-    return results
+    return zip(program.outputs, parts).map { ($0.name, TensorValue(joining: $1)) }
   }
 
   /// Runs the model and shows values on their way.
@@ -110,7 +108,7 @@ public final class Session: Sendable {
     _ inputs: [String: TensorValue], observing names: Set<String>, _ observe: (String, TensorValue) -> Void
   ) throws {
     let bound = try graph.bind(inputs)
-    var workspace = try Workspace(self, symbols: bound.symbols)
+    var workspace = try Workspace(self, exactly: bound.symbols)
     workspace.load(bound, for: program)
     workspace.execute(program, context, releasesWeights: releasesWeights) { workspace, buffer in
       guard let name = program.valueNames[buffer.index], names.contains(name) else { return }
@@ -118,11 +116,21 @@ public final class Session: Sendable {
     }
   }
 
-  /// Runs the model in a workspace, which grows where the inputs need more than it has.
+  /// Runs the model in a workspace, which grows where the inputs need more than it has. A large batch goes through in slices.
   /// - Parameter reusesKept: the inputs that the session keeps are those of the workspace's run before, and are not copied again
   ///   unless it grew.
   public func run(
     _ inputs: BoundInputs, in workspace: inout Workspace, reusesKept: Bool = false
+  ) throws -> [(name: String, value: TensorValue)] {
+    let slice = slice(of: inputs.symbols)
+    guard slice == inputs.symbols else {
+      return try runSliced(inputs, in: &workspace, slice: batchSymbol.flatMap { slice[$0] } ?? 1)
+    }
+    return try runAtOnce(inputs, in: &workspace, reusesKept: reusesKept)
+  }
+
+  func runAtOnce(
+    _ inputs: BoundInputs, in workspace: inout Workspace, reusesKept: Bool
   ) throws -> [(name: String, value: TensorValue)] {
     let isIntact = try workspace.symbols == inputs.symbols || workspace.fit(self, inputs.symbols)
     workspace.load(inputs, for: program, reusesKept: reusesKept && isIntact)
@@ -137,12 +145,21 @@ public struct Workspace: ~Copyable {
   public private(set) var symbols: [String: Int]
   private(set) var plan: MemoryPlan
   var arena: Arena
+  /// What the program's stores hold is made of the inputs that are kept.
+  var storesAreFilled = false
 
   /// The size of the block in bytes.
   public var byteCount: Int { plan.byteCount }
 
-  /// Plans and reserves the memory. Throws `.memory` if the machine does not have as much.
+  /// Plans and reserves the memory for inputs of these sizes, or of a slice of them where the session cuts a batch. Throws `.memory` if
+  /// the machine does not have as much as that, and the inputs and outputs, take.
   public init(_ session: Session, symbols: [String: Int]) throws {
+    try Workspace.check(session.program.boundaryByteCount(symbols), of: symbols)
+    try self.init(session, exactly: session.slice(of: symbols))
+  }
+
+  /// Plans and reserves the memory for a run of these sizes.
+  init(_ session: Session, exactly symbols: [String: Int]) throws {
     let plan = try Workspace.plan(session, symbols)
     let arena = try Arena(byteCount: plan.byteCount)
     self.plan = plan
@@ -152,9 +169,9 @@ public struct Workspace: ~Copyable {
 
   /// Plans for other sizes, in the memory that there is where it is enough. A workspace that has grown once has room to grow again:
   /// memory that nothing has touched costs nothing.
-  /// - Returns: true where the inputs that the session keeps are still in place.
+  /// - Returns: true where all that the session keeps is still in place.
   mutating func fit(_ session: Session, _ symbols: [String: Int]) throws -> Bool {
-    let kept = session.program.keptInputs
+    let kept = session.program.kept
     let before = kept.map { region($0) }
     plan = try Workspace.plan(session, symbols)
     self.symbols = symbols
@@ -164,17 +181,24 @@ public struct Workspace: ~Copyable {
   }
 
   private static func plan(_ session: Session, _ symbols: [String: Int]) throws -> MemoryPlan {
+    let plan = MemoryPlan(session.program, symbols: symbols)
+    try check(plan?.byteCount, of: symbols)
+    guard let plan else { preconditionFailure("a size that overflows has passed") }
+    return plan
+  }
+
+  /// Refuses more memory than the machine has; nil is more than can be addressed.
+  private static func check(_ byteCount: Int?, of symbols: [String: Int]) throws {
     let sizes = symbols.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }.joined(separator: ", ")
     let remedy = "run a smaller batch"
-    guard let plan = MemoryPlan(session.program, symbols: symbols) else {
+    guard let byteCount else {
       throw RuntimeError(.memory, "\(sizes) needs more memory than can be addressed", remedy: remedy)
     }
     let available = Int(sysconf(Int32(_SC_PHYS_PAGES))) * Int(sysconf(Int32(_SC_PAGESIZE)))
-    guard plan.byteCount <= available else {
+    guard byteCount <= available else {
       throw RuntimeError(
-        .memory, "\(sizes) needs \(plan.byteCount >> 20) MB of working memory",
+        .memory, "\(sizes) needs \(byteCount >> 20) MB of memory",
         expected: "at most the \(available >> 20) MB of this machine", remedy: remedy)
     }
-    return plan
   }
 }

@@ -4,8 +4,9 @@ import MultiwayKernels
 
 extension Workspace {
   /// Copies inputs to their buffers.
-  /// - Parameter reusesKept: those that a workspace keeps are there already.
+  /// - Parameter reusesKept: those that a workspace keeps are there already, and so is what a run made of them.
   mutating func load(_ inputs: BoundInputs, for program: Program, reusesKept: Bool = false) {
+    storesAreFilled = reusesKept
     for (tensor, buffer) in zip(inputs.tensors, program.inputs) {
       if reusesKept, program.keptInputs.contains(buffer) { continue }
       let region = region(buffer)
@@ -150,7 +151,13 @@ extension Workspace {
       &arena, batch: shape[0], heads: attention.heads, headSize: shape[2] / attention.heads, scale: scale,
       memories: memories, segments: segments, keyPadding: attention.isPadded ? step.reads.last.map { region($0) } : nil,
       mode: attention.mask == .none ? .full : .caption, bias: bias,
-      arithmetic: attention.isQuantized ? .int8 : .float)
+      arithmetic: attention.isQuantized ? .int8 : .float, store: store(of: step))
+  }
+
+  /// Where an attention keeps what it makes of its first memory.
+  private func store(of step: Step) -> AttentionStore? {
+    guard let store = step.store, let keys = plan.storedKeys[store] else { return nil }
+    return AttentionStore(region: region(store), keys: keys, isFilled: storesAreFilled)
   }
 
   private mutating func executeTokens(_ step: Step, _ context: KernelContext) {

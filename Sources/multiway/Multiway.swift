@@ -3,6 +3,7 @@ import Glibc
 import MultiwayConversion
 import MultiwayCore
 import MultiwayKernels
+import MultiwayReference
 
 /// The command line of multiway: one thin file a verb.
 @main
@@ -28,6 +29,7 @@ struct Multiway: ParsableCommand {
     ])
 
   static func main() {
+    Reference.endIdleThreads()
     Interrupts.removeTemporaryFiles()
     MappedFile.survivesLostPages()
     do {

@@ -163,6 +163,26 @@ void panels_case(const mwk_context *context, size_t inputs, digest *d) {
   }
 }
 
+/// A store changes no bit, neither when it is filled nor when it is read.
+static void keep_memory(const mwk_context *context, mwk_attention_job job) {
+  size_t width = job.heads * job.head_size, keys = 0, count = job.segment_count;
+  for (size_t s = 0; s < count; s++) keys += job.segments[s].tokens;
+  size_t bytes = mwk_attention_store_bytes(job.arithmetic, 1, job.heads, job.head_size, keys);
+  job.store = (mwk_attention_store){.bytes = guarded(bytes), .keys = keys};
+  for (int filled = 0; filled < 2; filled++) {
+    const float *expected[2];
+    for (size_t s = count - 2; s < count; s++) {
+      expected[s + 2 - count] = job.segments[s].out;
+      job.segments[s].out = room(job.batch * job.segments[s].tokens * width);
+    }
+    job.store.is_filled = filled;
+    CHECK(mwk_attention(context, &job) == mwk_ok);
+    for (size_t s = count - 2; s < count; s++)
+      CHECK(memcmp(expected[s + 2 - count], job.segments[s].out,
+                   job.batch * job.segments[s].tokens * width * sizeof(float)) == 0);
+  }
+}
+
 /// Segments of `first` and `last` tokens, q, k and v side by side, behind a memory of `memory` tokens where that is not 0.
 static void attend_as(mwk_attention_arithmetic arithmetic, const mwk_context *context, numbers *n, size_t batch,
                       size_t head_size, size_t memory, size_t first, size_t last, bool caption, bool padded, bool biased,
@@ -193,6 +213,7 @@ static void attend_as(mwk_attention_arithmetic arithmetic, const mwk_context *co
   if (biased) job.bias = bias, job.bias_rows = bias_rows, job.bias_index = index, job.bias_stride = keys;
   CHECK(mwk_attention(context, &job) == mwk_ok);
   for (size_t s = count - 2; s < count; s++) add_floats(d, batch * job.segments[s].tokens * width, job.segments[s].out);
+  if (memory) keep_memory(context, job);
   release_guarded();
 }
 

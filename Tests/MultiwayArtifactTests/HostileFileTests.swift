@@ -152,9 +152,9 @@ import Testing
       ("hidden.scales", [1, 96], .q4_0),
     ]
     for (name, dimensions, type) in cases {
-      let tensors = sample.tensors.map { tensor in
-        tensor.name == name
-          ? (name: name, dimensions: dimensions, type: type) : (tensor.name, tensor.dimensions, tensor.type)
+      let tensors = sample.tensors.map { tensor -> (name: String, dimensions: [Int], type: GGUFType) in
+        if tensor.name == name { return (name, dimensions, type) }
+        return (tensor.name, tensor.dimensions, tensor.type)
       }
       var writer = try GGUFWriter(
         path: folder.path("wrong.gguf"), overwrite: true,

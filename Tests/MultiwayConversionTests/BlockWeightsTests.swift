@@ -109,14 +109,14 @@ import Testing
     }
   }
 
-  /// A model whose inputs fill no blocks keeps its matrices, in half precision, and says so.
+  /// A matrix whose inputs fill no blocks, here 48, stays in half precision, and the report says so.
   @Test func whatFillsNoBlocksStays() throws {
     let report = try Conversions.quantize(
       try bench.load("tiny/classification"), recipe: try Recipes.find("int4"), to: bench.folder.path("out.gguf"),
       overwrite: false)
     let notes = report.passes.flatMap(\.statistics.notes)
     let types = Set(try LoadedModel(path: bench.folder.path("out.gguf")).graph.constants.map(\.data.typeName))
-    #expect(types == ["f16", "f32"] && notes.contains { $0.contains("fill no whole blocks of 32") })
+    #expect(types == ["f16", "f32", "q4_1"] && notes.contains { $0.contains("fill no whole blocks of 32") })
   }
 
   @Test func aRecipeOfOnesOwnChoosesTheBlocks() throws {
@@ -146,7 +146,9 @@ import Testing
   @Test(arguments: recipes.map(\.recipe)) func aWeightThatCannotBeEncodedIsNamed(name: String) throws {
     let tensor = "beit3.encoder.layers.1.self_attn.q_proj.A.weight"
     for value: Float in [.nan, .infinity, 1e8] {
-      let path = try DamagedCopy.write("digits", tensor, to: bench.folder.path("damaged.safetensors")) { $0[5] = value }
+      let path = try DamagedCopy.write("digits", tensor, to: bench.folder.path("damaged\(value).safetensors")) {
+        $0[5] = value
+      }
       do {
         _ = try Conversions.quantize(
           try LoadedModel(path: path), recipe: try Recipes.find(name), to: bench.folder.path("out.gguf"),
@@ -155,7 +157,7 @@ import Testing
       } catch let error as any DiagnosedError {
         #expect(error.category == .data && error.diagnosis.tensor == tensor)
       }
-      #expect(try bench.folder.names() == ["damaged.safetensors"])
+      #expect(try !bench.folder.names().contains("out.gguf"))
     }
   }
 }

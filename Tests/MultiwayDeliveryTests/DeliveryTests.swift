@@ -112,6 +112,16 @@ import Testing
     try refused(.corrupt) { try unpack("delta") }
   }
 
+  /// Ten bytes that ask for a window of 2 GiB, which no change of so few bytes can need.
+  @Test func aWindowThatTheSizesDoNotJustify() throws {
+    try folder.write(weights(100, seed: 7), to: "old")
+    try folder.write([0x28, 0xB5, 0x2F, 0xFD, 0x00, 0xA8, 0x09, 0x00, 0x00, 0x61], to: "delta")
+    try refused(.memory) {
+      _ = try Delivery.apply(
+        folder.path("delta"), to: folder.path("old"), output: folder.path("out"), overwrite: false)
+    }
+  }
+
   @Test func everyTruncationIsNoticed() throws {
     try folder.write(weights(3000, seed: 9), to: "file")
     _ = try pack("file", to: "packed")

@@ -24,10 +24,18 @@ public enum FuzzedFixtures {
       fatalError("there is no \(path)")
     }
     let text = bytes.extracting(8..<8 + Int(size)).array(of: UInt8.self)
-    // The metadata makes way for those with a configuration.
+    // The metadata makes way for those with a configuration, and all layers but the first for speed.
     guard let object = try? JSONParser.parse(text).object else { fatalError("\(path) is no safetensors file") }
     var tensors = JSONObject()
-    for (key, value) in object.members where key != "__metadata__" { tensors[key] = value }
+    var end = 0
+    for (key, value) in object.members where key != "__metadata__" && !(key.contains(".layer.") && !key.contains(".0."))
+    {
+      guard var entry = value.object, let range = entry["data_offsets"]?.array?.compactMap(\.integer), range.count == 2
+      else { fatalError("\(path) is no safetensors file") }
+      entry["data_offsets"] = .array([.integer(end), .integer(end + range[1] - range[0])])
+      end += range[1] - range[0]
+      tensors[key] = .object(entry)
+    }
     return Array(JSONValue.object(tensors).text().utf8)
   }()
 
@@ -43,27 +51,32 @@ public enum FuzzedFixtures {
     return constants
   }()
 
-  /// Those of the constants that a graph's text declares, so that it is not refused for leaving some out.
-  static func constants(namedIn text: String) -> [String: TensorExpression] {
-    let declared = (try? JSONParser.parse(Array(text.utf8)))?["constants"]?.array ?? []
-    let names = Set(declared.compactMap { $0["name"]?.string })
-    return constants.filter { names.contains($0.key) }
+  private static let name = Array("\"name\":\"".utf8)
+
+  /// Those of the constants whose names stand as `"name":"…"` in a graph's text, so that it is not refused for leaving some out.
+  static func constants(namedIn text: [UInt8]) -> [String: TensorExpression] {
+    var found: [String: TensorExpression] = [:]
+    var place = 0
+    while place + name.count < text.count {
+      guard text[place] == name[0], text[place..<place + name.count].elementsEqual(name) else {
+        place += 1
+        continue
+      }
+      place += name.count
+      let end = text[place...].firstIndex(of: UInt8(ascii: "\"")) ?? text.endIndex
+      let key = String(decoding: text[place..<end], as: UTF8.self)
+      found[key] = constants[key]
+      place = end
+    }
+    return found
   }
 
-  /// A folder in memory where the system has one.
-  private static let folder: String = {
-    let parent = FileManager.default.fileExists(atPath: "/dev/shm") ? "/dev/shm" : NSTemporaryDirectory()
-    let path = parent + "/multiway-fuzz-\(ProcessInfo.processInfo.processIdentifier)"
-    try? FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
-    atexit { try? FileManager.default.removeItem(atPath: FuzzedFixtures.folder) }
-    return path
-  }()
-
-  /// Writes an input and gives its path and that of an output.
-  static func write(_ bytes: TensorBytes) throws -> (input: String, output: String) {
-    var file = try OutputFile(path: folder + "/in", overwrite: true)
-    try file.write(bytes.span)
-    try file.commit()
-    return (folder + "/in", folder + "/out")
+  /// Gives `body` the path of a file in memory with these bytes, and that of an output that is thrown away.
+  static func deliver(_ bytes: TensorBytes, _ body: (_ input: String, _ output: String) throws -> Void) throws {
+    let file = MemoryFile(bytes)
+    defer { withExtendedLifetime(file) {} }
+    try OutputDevices.$current.withValue(DiscardingDevice()) {
+      try body(file.path, MemoryFile.folder + "/multiway-fuzz-out")
+    }
   }
 }

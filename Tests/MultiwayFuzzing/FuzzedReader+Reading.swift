@@ -22,8 +22,8 @@ extension FuzzedReader {
     case .pickle: try load(try BarePickleReader.read(file))
     case .shardIndex:
       try load(try CheckpointFormats.read(MemorySource(bytes, path: FuzzedFixtures.shards + "/fuzzed.json")))
-    case .configuration: try readModel(FuzzedFixtures.header, configuration: bytes.array(of: UInt8.self))
-    case .model: try readModel(bytes.array(of: UInt8.self), configuration: nil)
+    case .configuration: try readConfiguration(bytes.array(of: UInt8.self))
+    case .model: _ = try readModel(bytes.array(of: UInt8.self))
     case .gguf:
       let container = try GGUFContainer.read(file)
       for tensor in container.tensors where tensor.byteCount <= FuzzedReader.largestTensor {
@@ -31,7 +31,7 @@ extension FuzzedReader {
       }
       try load(try GGUFCheckpointReader.read(file))
     case .artifact: try check(try Artifact.read(file).graph)
-    case .graph: try readGraph(String(decoding: bytes.array(of: UInt8.self), as: UTF8.self))
+    case .graph: try readGraph(bytes.array(of: UInt8.self))
     case .npy: try load(try NPYReader.read(file))
     case .npz: try load(try NPZReader.read(file))
     case .zstd, .anyFile: try load(try CheckpointFormats.read(file))
@@ -39,11 +39,11 @@ extension FuzzedReader {
       try load(try ONNXReader.read(MemorySource(bytes, path: FuzzedFixtures.external + "/fuzzed.onnx")))
     case .onnxModel: try readModel(onnx: bytes)
     case .unpack:
-      let (input, output) = try FuzzedFixtures.write(bytes)
-      _ = try Delivery.unpack(input, to: output, overwrite: true)
+      try FuzzedFixtures.deliver(bytes) { _ = try Delivery.unpack($0, to: $1, overwrite: true) }
     case .delta:
-      let (input, output) = try FuzzedFixtures.write(bytes)
-      _ = try Delivery.apply(input, to: FuzzedFixtures.base, output: output, overwrite: true)
+      try FuzzedFixtures.deliver(bytes) {
+        _ = try Delivery.apply($0, to: FuzzedFixtures.base, output: $1, overwrite: true)
+      }
     case .recipe:
       let recipe = try Recipe(json: try JSONParser.parse(bytes.array(of: UInt8.self)), file: "fuzzed")
       let again = try Recipe(json: .object(recipe.json), file: "fuzzed")
@@ -90,8 +90,9 @@ extension FuzzedReader {
     }
   }
 
-  private func readGraph(_ text: String) throws {
-    try check(try GraphJSON.decode(text, data: FuzzedFixtures.constants(namedIn: text)))
+  private func readGraph(_ text: [UInt8]) throws {
+    let data = FuzzedFixtures.constants(namedIn: text)
+    try check(try GraphJSON.decode(String(decoding: text, as: UTF8.self), data: data))
   }
 
   /// A graph that was read is right, can be printed, and survives being written.
@@ -103,18 +104,22 @@ extension FuzzedReader {
     precondition(GraphJSON.encode(again) == text, "a graph that does not survive being written")
   }
 
-  /// Finds the model in a safetensors file of which only the header is there; the weights are zeros.
-  private func readModel(_ header: [UInt8], configuration: [UInt8]?) throws {
-    var header = header
-    if let configuration {
-      let text = String(validating: configuration, as: UTF8.self) ?? ""
-      // Where a conversion keeps the text of a `config.json`, from which it is read again.
-      let metadata = JSONValue.object(["config": .string(text)]).text()
-      header = Array("{\"__metadata__\":\(metadata),".utf8) + header.dropFirst()
-    }
+  /// Finds the model in a safetensors file of which only the header is there; the weights are zeros. That verifies its graph.
+  private func readModel(_ header: [UInt8]) throws -> (model: Model, checkpoint: Checkpoint) {
     let checkpoint = try CheckpointFormats.read(PaddedHeader.source(header))
-    let model = try Architectures.load(try checkpoint.stateDict(), of: checkpoint)
-    try model.graph.verify()
+    return (try Architectures.load(try checkpoint.stateDict(), of: checkpoint), checkpoint)
+  }
+
+  /// Reads the JSON files beside the weights of a model, both with the same text, and writes those of the model that was found.
+  private func readConfiguration(_ text: [UInt8]) throws {
+    guard let object = try JSONParser.parse(text).object else { throw TensorError(.unsupported, "no object") }
+    // Where a conversion keeps them, from which they are read again.
+    let value = JSONValue.string(JSONValue.object(object).text())
+    let metadata = JSONValue.object(["config": value, "preprocessor_config": value]).text()
+    let header = Array("{\"__metadata__\":\(metadata),".utf8) + FuzzedFixtures.header.dropFirst()
+    let (model, checkpoint) = try readModel(header)
+    let written = model.configuration(layout: model.layout, dtype: .f32, original: checkpoint.metadata)
+    _ = JSONValue.object(written.model).text() + JSONValue.object(written.preprocessor ?? [:]).text()
   }
 
   /// A model that was read can be written, and is the same when it is read again.

@@ -55,11 +55,15 @@ public enum FuzzedReader: String, CaseIterable, Sendable {
   /// - Returns: nil where all of it could be read, else the error of the first attempt.
   public func read(_ bytes: TensorBytes) -> (any DiagnosedError)? {
     guard let error = attempt(bytes) else { return nil }
+    let repair: ([UInt8]) -> [UInt8]
     switch self {
-    case .pytorch, .npz: _ = attempt(TensorBytes(copying: Repair.zip(bytes.array(of: UInt8.self))))
-    case .pytorchTar: _ = attempt(TensorBytes(copying: Repair.tar(bytes.array(of: UInt8.self))))
-    default: break
+    case .pytorch, .npz: repair = Repair.zip
+    case .pytorchTar: repair = Repair.tar
+    default: return error
     }
+    let original = bytes.array(of: UInt8.self)
+    let repaired = repair(original)
+    if repaired != original { _ = attempt(TensorBytes(copying: repaired)) }
     return error
   }
 

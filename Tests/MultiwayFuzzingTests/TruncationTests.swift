@@ -100,7 +100,8 @@ import Testing
 
   @Test func artifacts() throws {
     for name in [
-      "gguf/golden/artifact.gguf", "gguf/golden/artifact-without-digests.gguf", "onnx/golden/operators.gguf",
+      "gguf/golden/artifact.gguf", "gguf/golden/artifact-without-digests.gguf",
+      "gguf/golden/artifact-without-header-digest.gguf", "onnx/golden/operators.gguf",
     ] {
       let bytes = [UInt8](try Data(contentsOf: URL(fileURLWithPath: "\(FuzzedFixtures.package)/Formats/\(name)")))
       func read(_ bytes: [UInt8]) throws -> Artifact {

@@ -61,7 +61,22 @@ struct AttentionCase: CustomTestStringConvertible {
     biasIndex = (0..<(queries + biasSlack) * (keys + biasSlack)).map { _ in Int16(numbers.next() % UInt64(biasRows)) }
   }
 
-  func run(_ context: RawContext) -> [Float] {
+  /// What a store has room for, and its memory, which ends at a guard page.
+  struct Store {
+    let keys: Int
+    let buffer: GuardedBuffer<UInt8>
+    var isFilled = false
+
+    init(_ attention: AttentionCase, keys: Int) {
+      self.keys = keys
+      let count = mwk_attention_store_bytes(
+        attention.isInt8 ? mwk_attention_i8 : mwk_attention_f32, attention.batch / attention.memories[0].share,
+        attention.heads, attention.headSize, keys)
+      buffer = GuardedBuffer(count: count)
+    }
+  }
+
+  func run(_ context: RawContext, store: Store? = nil) -> [Float] {
     let inputs = qkv.map { GuardedBuffer($0) }
     let outputs = tokens.map { GuardedBuffer<Float>(count: batch * $0 * width) }
     let held = memories.map { (GuardedBuffer($0.keys), GuardedBuffer($0.values)) }
@@ -99,8 +114,11 @@ struct AttentionCase: CustomTestStringConvertible {
     if unsafe parts.count > 1 { unsafe job.segments.1 = parts[1] }
     if unsafe parts.count > 2 { unsafe job.segments.2 = parts[2] }
     if unsafe parts.count > 3 { unsafe job.segments.3 = parts[3] }
+    if let store {
+      unsafe job.store = mwk_attention_store(bytes: store.buffer.pointer, keys: store.keys, is_filled: store.isFilled)
+    }
     #expect(unsafe mwk_attention(context.pointer, &job) == mwk_ok)
-    withExtendedLifetime((inputs, mask, held, table, index)) {}
+    withExtendedLifetime((inputs, mask, held, table, index, store)) {}
     return outputs.flatMap(\.values)
   }
 
@@ -327,6 +345,54 @@ extension AttentionCase {
         rows.flatMap { whole.qkv[1][$0 * whole.stride..<min($0 * whole.stride + whole.stride, whole.qkv[1].count)] })
       let found = checkVariants { step.run($0).bits }
       #expect(found == rows.flatMap { expected[before + $0 * whole.width..<before + ($0 + 1) * whole.width] }.bits)
+    }
+  }
+
+  /// What a store keeps of a memory is what would be made of it again, whoever reads it: other texts, more texts, longer ones.
+  @Test(arguments: [false, true], [5, 16, 65]) func aStoreKeepsAMemory(isInt8: Bool, headSize: Int) {
+    for tokens in [1, 3, 4, 63, 64, 65, 130] {
+      func attention(beams: Int, cached: Int, new: Int, memory: AttentionCase.Memory? = nil) -> AttentionCase {
+        var attention = AttentionCase(
+          2 * beams, 3, headSize, [new], caption: true,
+          memories: [.init(tokens: tokens, share: beams), .init(tokens: cached)])
+        attention.isInt8 = isInt8
+        if let memory { (attention.memories[0].keys, attention.memories[0].values) = (memory.keys, memory.values) }
+        return attention
+      }
+      let first = attention(beams: 1, cached: 0, new: 2)
+      let others = [(1, 1, 2), (3, 2, 2), (2, 60, 3), (1, 62, 1)].map { beams, cached, new in
+        attention(beams: beams, cached: cached, new: new, memory: first.memories[0])
+      }
+      let expected = ([first] + others).map { $0.run(RawContext(.scalar)).bits }
+      checkVariants(threads: [2]) { context in
+        var store = AttentionCase.Store(first, keys: tokens + 64)
+        var found = [first.run(context, store: store).bits]
+        store.isFilled = true
+        for var other in others {
+          // Nothing but the last keys, which share four places with the text's, is read again.
+          for key in 0..<2 * tokens where key % tokens < tokens / 4 * 4 || !isInt8 {
+            for channel in 0..<other.width {
+              other.memories[0].keys[key * other.width + channel] = .nan
+              other.memories[0].values[key * other.width + channel] = .nan
+            }
+          }
+          found.append(other.run(context, store: store).bits)
+        }
+        #expect(found == expected)
+        return found.flatMap { $0 }
+      }
+    }
+  }
+
+  /// A store that is not filled takes the memory that it is given, whatever it held.
+  @Test(arguments: [false, true]) func aStoreTakesAnotherMemory(isInt8: Bool) {
+    var attention = AttentionCase(2, 2, 16, [2], caption: true, memories: [.init(tokens: 70), .init(tokens: 3)])
+    attention.isInt8 = isInt8
+    let store = AttentionCase.Store(attention, keys: 75)
+    for _ in 0..<2 {
+      #expect(attention.run(RawContext(.best), store: store).bits == attention.run(RawContext(.scalar)).bits)
+      attention.memories[0].keys.reverse()
+      attention.memories[0].values.reverse()
     }
   }
 }

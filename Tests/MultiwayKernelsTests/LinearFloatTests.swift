@@ -86,6 +86,25 @@ struct FloatCase: CustomTestStringConvertible {
     checkVariants { layer.run($0, epilogue: true).bits }
   }
 
+  /// Up to six rows go another way through the weights than more of them do.
+  @Test(arguments: WeightType.allCases) func fewRowsHaveTheBitsOfMany(type: WeightType) {
+    for (inputs, outputs) in [(1, 1), (15, 16), (16, 17), (17, 63), (31, 64), (32, 65), (33, 130), (530, 80)] {
+      let many = FloatCase(7, inputs, outputs, type)
+      let expected = many.run(RawContext(.scalar), epilogue: true, gelu: true).bits
+      checkVariants(threads: [1, 2]) { context in
+        (1...6).flatMap { rows in
+          var few = many
+          few.rows = rows
+          few.x = Array(many.x.prefix(rows * (inputs + many.gap) - many.gap))
+          few.residual = Array(many.residual.prefix(rows * (outputs + many.gap) - many.gap))
+          let y = few.run(context, epilogue: true, gelu: true).bits
+          #expect(y == Array(expected.prefix(y.count)), "\(rows)×\(inputs)→\(outputs)")
+          return y
+        }
+      }
+    }
+  }
+
   @Test func nanReachesItsRowOnly() {
     var layer = FloatCase(8, 20, 70, .f32)
     layer.x[3 * 23] = .nan

@@ -12,10 +12,10 @@ import Testing
   private func isAlive(_ buffer: Int, at step: Int, in program: Program) -> Bool {
     let writes = program.steps.indices.filter { program.steps[$0].writes.contains { $0.index == buffer } }
     let reads = program.steps.indices.filter { program.steps[$0].reads.contains { $0.index == buffer } }
-    let isInput = program.inputs.contains { $0.index == buffer }
+    let isInput = (program.inputs + program.stores).contains { $0.index == buffer }
     let isOutput = program.outputs.contains { $0.buffer.index == buffer }
     let start = isInput ? -1 : writes.min() ?? .max
-    let isKept = program.keptInputs.contains { $0.index == buffer }
+    let isKept = program.kept.contains { $0.index == buffer }
     let end = max(isOutput || isKept ? program.steps.count : -1, reads.max() ?? -1, writes.max() ?? -1)
     return start <= step && step <= end
   }
@@ -36,6 +36,10 @@ import Testing
       // A byte for each number, a scale and a zero point for each group.
       case .quantizedTokens(let groups): #expect(size >= rows * (try #require(shape.last) + groups * 8))
       case .roundedTokens: #expect(size >= rows * 2 * (try #require(shape.last)))
+      case .attentionStore(_, let arithmetic, let others):
+        let keys = others.compactMap { $0.resolved(symbols) }.reduce(shape[1], +)
+        let elements = 2 * shape[0] * keys * shape[2]
+        #expect(others.count == 2 && size >= elements * (arithmetic == .float ? 4 : 1))
       }
     }
     for step in -1...program.steps.count {

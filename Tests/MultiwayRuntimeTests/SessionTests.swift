@@ -63,6 +63,21 @@ import Testing
     }
   }
 
+  /// A batch of more examples than keep the threads busy takes no more memory than a slice of it, and gives the bits of single examples.
+  @Test func aLargeBatchGoesThroughInSlices() throws {
+    let single = try Session(graph, threads: 1)
+    let inputs = randomInputs(for: graph, batch: 67, textTokens: 5, seed: 3)
+    let bound = try graph.bind(inputs)
+    var workspace = try Workspace(single, symbols: bound.symbols)
+    let slice = try #require(workspace.symbols["batch"])
+    #expect(slice > 1 && slice < 67 && 67 % slice != 0)
+    let sliced = outputs(try single.run(bound, in: &workspace))
+    let alone = outputs(try single.run(inputs, atMost: 1))
+    #expect(sliced.bits == alone.bits)
+    #expect(sliced.mapValues(\.shape) == alone.mapValues(\.shape))
+    #expect(try outputs(single.run(bound, in: &workspace)).bits == alone.bits)
+  }
+
   @Test func manyThreadsShareASession() async throws {
     let inputs = (0..<4).map { randomInputs(for: graph, batch: 2, seed: UInt64($0)) }
     let expected = try inputs.map { outputs(try session.run($0)).bits }

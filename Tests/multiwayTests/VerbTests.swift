@@ -331,6 +331,7 @@ import Testing
     try multiway("quantize", model, path, "--hash-source")
     let shown = try multiway("inspect", path, "--verify", "--json").json
     #expect(shown["verified"]?["digest"]?.string == "xxh3-128")
+    #expect(shown["verified"]?["header"]?.bool == true)
     #expect(shown["verified"]?["tensors"]?.integer == shown["tensor_count"]?.integer)
     #expect(shown["made_from"]?.array?.first?["sha256"]?.string?.utf8.count == 64)
     #expect(try multiway("inspect", path, "--verify").output.contains("verified"))

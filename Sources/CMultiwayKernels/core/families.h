@@ -3,6 +3,7 @@
 // family's constants is <family>/<family>.inc: a new instruction set is one file and one line there.
 #include "../include/CMultiwayKernels.h"
 #include "../simd/common.h"
+#include "ahead.h"
 
 /// Outputs in one weight panel, int8 and fp32 alike.
 #define MWK_PANEL 64
@@ -59,6 +60,7 @@ typedef struct {
   mwk_activation activation;
   float *y;
   size_t y_stride;
+  size_t rows_ahead;  // so many rows of y after these are written next, and asked for meanwhile
 } mwk_epilogue;
 
 typedef struct {
@@ -66,16 +68,20 @@ typedef struct {
   void (*tile)(size_t rows, size_t k, const float *a, size_t a_stride, const float *b, size_t vectors, float *acc);
   /// Decodes `outputs` ≤ 64 rows of `inputs` weights, `row_bytes` apart, to b[input][64], zero padded.
   void (*pack)(mwk_weight_type type, size_t outputs, size_t inputs, const void *weight, size_t row_bytes, float *b);
+  /// acc[r][c] = fma chain over all inputs, from +0: x[r·x_stride + k] · weight[c][k], for rows ≤ 6 and `outputs` ≤ 64 rows of weights,
+  /// `row_bytes` apart: the bits of `pack` and `tile` without a panel in memory.
+  void (*few)(mwk_weight_type type, size_t rows, size_t outputs, size_t inputs, const void *weight, size_t row_bytes,
+              const float *x, size_t x_stride, float *acc);
   /// Bias, activation, residual for rows of at most 64 outputs.
   void (*finish)(size_t rows, size_t outputs, const float *acc, const mwk_epilogue *epilogue);
 } mwk_gemm_f32;
 
 typedef struct {
   /// acc[r][c] = Σ q[r·q_stride + 4k+j] · panel[k][c][j], exact, over `quads` values of k, for rows ≤ 6 and outputs ≤ 64; then zero
-  /// points, scales, bias, activation, residual. `acc` is [6][64] of scratch.
+  /// points, scales, bias, activation, residual. `acc` is [6][64] of scratch. `next` is asked for on the way.
   void (*products)(size_t rows, size_t quads, const uint8_t *q, size_t q_stride, const int8_t *panel, size_t outputs,
                    const int32_t *zero, const float *scale, const float *weight_scale, const int32_t *weight_sum,
-                   const mwk_epilogue *epilogue, int32_t *acc);
+                   const mwk_epilogue *epilogue, mwk_lines next, int32_t *acc);
   /// Quantizes `outputs` ≤ 64 weight rows, `stride` apart, into one panel; returns how many rows hold a value that is not
   /// finite: their scale becomes NaN.
   size_t (*quantize_panel)(size_t outputs, size_t inputs, const float *w, size_t stride, int8_t *panel, float *scale,

@@ -11,6 +11,9 @@ typedef struct {
   size_t total, all_key_panels, value_panels;  // keys of all segments; panels of 64 keys, each segment's own; of 64 channels
   size_t all_blocks, chunk, chunks;
   size_t group;  // so many examples in a row are one task: they share memories
+  size_t room_keys, room_panels;  // keys and panels of keys that packed keys and values have room for
+  size_t packed_bytes;            // of a head's keys and values
+  char *store;                    // [examples of the first segment][heads][packed_bytes], or NULL: a task packs into its scratch
 } mwk_attention_plan;
 
 /// At most six query rows of one head of one example.
@@ -25,11 +28,13 @@ typedef struct {
 
 /// How the two products of attention are computed.
 struct mwk_attention_products {
+  /// The size of a head's keys and values in `room_keys` and `room_panels`, a multiple of 64.
+  size_t (*packed_bytes)(const mwk_attention_plan *p);
   size_t (*scratch_bytes)(const mwk_attention_plan *p);
   /// Prepares keys and values of a head; returns the first key that is not excluded, or `total`. The first `kept` keys, whole segments,
-  /// are those of the example before, for which the same scratch was prepared last.
-  size_t (*pack)(const mwk_attention_plan *p, size_t example, size_t head, size_t kept, void *scratch);
-  void (*attend)(const mwk_attention_plan *p, const mwk_attention_block *block, void *scratch);
+  /// are those for which `packed` was prepared last.
+  size_t (*pack)(const mwk_attention_plan *p, size_t example, size_t head, size_t kept, void *packed, void *scratch);
+  void (*attend)(const mwk_attention_plan *p, const mwk_attention_block *block, void *packed, void *scratch);
 };
 
 extern const mwk_attention_products mwk_attention_f32_products, mwk_attention_i8_products;

@@ -1,27 +1,31 @@
 // Attention in fp32: keys transposed and values in panels of 64, each sum one chain of fma.
 #include "attention.h"
 
-/// One task's scratch, laid out one after the other.
+/// A head's keys and values, and one task's scratch.
 typedef struct {
-  float *keys;    // [panels of all segments][head_size][64]
-  float *values;  // [value_panels][total][64]
+  float *keys;    // [room for panels][head_size][64]
+  float *values;  // [value_panels][room for keys][64]
   float *scores;  // [6][total]
   float *query;   // [6][head_size]
   float *acc;     // [6][64]
   float *mask;    // [total], 0 or −∞
 } workspace;
 
-static size_t scratch_bytes(const mwk_attention_plan *p) {
-  size_t keys = p->all_key_panels * p->job->head_size * MWK_PANEL;
-  size_t values = p->value_panels * p->total * MWK_PANEL;
-  return sizeof(float) * (keys + values + MWK_TILE_ROWS * (p->total + p->job->head_size + MWK_PANEL) + p->total);
+static size_t key_elements(const mwk_attention_plan *p) { return p->room_panels * p->job->head_size * MWK_PANEL; }
+
+static size_t packed_bytes(const mwk_attention_plan *p) {
+  return sizeof(float) * (key_elements(p) + p->value_panels * p->room_keys * MWK_PANEL);
 }
 
-static workspace carve(const mwk_attention_plan *p, float *memory) {
+static size_t scratch_bytes(const mwk_attention_plan *p) {
+  return sizeof(float) * (MWK_TILE_ROWS * (p->total + p->job->head_size + MWK_PANEL) + p->total);
+}
+
+static workspace carve(const mwk_attention_plan *p, float *packed, float *scratch) {
   workspace w;
-  w.keys = memory;
-  w.values = w.keys + p->all_key_panels * p->job->head_size * MWK_PANEL;
-  w.acc = w.values + p->value_panels * p->total * MWK_PANEL;
+  w.keys = packed;
+  w.values = w.keys + key_elements(p);
+  w.acc = scratch;
   w.scores = w.acc + MWK_TILE_ROWS * MWK_PANEL;
   w.query = w.scores + MWK_TILE_ROWS * p->total;
   w.mask = w.query + MWK_TILE_ROWS * p->job->head_size;
@@ -45,12 +49,13 @@ static void pack_keys(const mwk_attention_plan *p, size_t example, size_t channe
 static void pack_values(const mwk_attention_plan *p, size_t example, size_t channel, size_t kept, workspace w) {
   const mwk_attention_job *job = p->job;
   size_t key = 0;
-  for (size_t s = 0; s < job->segment_count; s++) {
+  for (size_t s = 0; s < job->segment_count; key += job->segments[s++].tokens) {
+    if (key < kept) continue;
     const mwk_attention_segment *segment = &job->segments[s];
     const float *v = segment->v + example / segment->share * segment->tokens * segment->stride + channel;
-    for (size_t t = 0; t < segment->tokens; t++, key++, v += segment->stride)
-      for (size_t c = 0; key >= kept && c < p->value_panels; c++) {
-        float *row = w.values + (c * p->total + key) * MWK_PANEL;
+    for (size_t t = 0; t < segment->tokens; t++, v += segment->stride)
+      for (size_t c = 0; c < p->value_panels; c++) {
+        float *row = w.values + (c * p->room_keys + key + t) * MWK_PANEL;
         size_t count = mwk_min(MWK_PANEL, job->head_size - c * MWK_PANEL);
         memcpy(row, v + c * MWK_PANEL, count * sizeof *row);
         memset(row + count, 0, (MWK_PANEL - count) * sizeof *row);
@@ -67,12 +72,12 @@ static void clear_excluded(const mwk_attention_plan *p, size_t example, workspac
     float *column = panels + t / MWK_PANEL * head_size * MWK_PANEL + t % MWK_PANEL;
     for (size_t j = 0; j < head_size; j++) column[j * MWK_PANEL] = 0.0f;
     for (size_t c = 0; c < p->value_panels; c++)
-      memset(w.values + (c * p->total + before + t) * MWK_PANEL, 0, MWK_PANEL * sizeof(float));
+      memset(w.values + (c * p->room_keys + before + t) * MWK_PANEL, 0, MWK_PANEL * sizeof(float));
   }
 }
 
-static size_t pack(const mwk_attention_plan *p, size_t example, size_t head, size_t kept, void *scratch) {
-  workspace w = carve(p, scratch);
+static size_t pack(const mwk_attention_plan *p, size_t example, size_t head, size_t kept, void *packed, void *scratch) {
+  workspace w = carve(p, packed, scratch);
   size_t channel = head * p->job->head_size;
   pack_keys(p, example, channel, kept, w);
   pack_values(p, example, channel, kept, w);
@@ -105,7 +110,7 @@ static void weigh(const mwk_attention_plan *p, const mwk_attention_block *block,
   size_t common = block->limit[0];
   for (size_t c = 0; c < p->value_panels; c++) {
     size_t count = mwk_min(MWK_PANEL, p->job->head_size - c * MWK_PANEL), vectors = mwk_ceil_div(count, MWK_LANES);
-    const float *values = w.values + c * p->total * MWK_PANEL;
+    const float *values = w.values + c * p->room_keys * MWK_PANEL;
     memset(w.acc, 0, block->rows * MWK_PANEL * sizeof(float));
     p->context->gemm_f32->tile(block->rows, common, w.scores, p->total, values, vectors, w.acc);
     for (size_t r = 1; r < block->rows; r++)
@@ -127,8 +132,8 @@ static float softmax(const mwk_attention_plan *p, const mwk_attention_block *blo
   return 0.0f;
 }
 
-static void attend(const mwk_attention_plan *p, const mwk_attention_block *block, void *scratch) {
-  workspace w = carve(p, scratch);
+static void attend(const mwk_attention_plan *p, const mwk_attention_block *block, void *packed, void *scratch) {
+  workspace w = carve(p, packed, scratch);
   const mwk_attention_segment *segment = &p->job->segments[block->segment];
   size_t token = block->example * segment->tokens + block->first, channel = block->head * p->job->head_size;
   for (size_t r = 0; r < block->rows; r++)
@@ -141,4 +146,4 @@ static void attend(const mwk_attention_plan *p, const mwk_attention_block *block
   weigh(p, block, inverse, w, segment->out + token * segment->out_stride + channel, segment->out_stride);
 }
 
-const mwk_attention_products mwk_attention_f32_products = {scratch_bytes, pack, attend};
+const mwk_attention_products mwk_attention_f32_products = {packed_bytes, scratch_bytes, pack, attend};

@@ -3,13 +3,13 @@
 // no other: a decoding step has the bits of the whole sequence.
 #include "attention.h"
 
-/// One task's scratch, laid out one after the other.
+/// A head's keys and values, and one task's scratch.
 typedef struct {
-  int8_t *keys;         // [panels of all segments][quads of channels][64][4]
-  int8_t *values;       // [value_panels][quads of keys][64][4]
-  float *key_scale;     // [panels of all segments][64]
-  int32_t *key_sum;     // [panels of all segments][64]
-  float *value_scale;   // [total]
+  int8_t *keys;         // [room for panels][quads of channels][64][4]
+  int8_t *values;       // [value_panels][room for quads of keys][64][4]
+  float *key_scale;     // [room for panels][64]
+  int32_t *key_sum;     // [room for panels][64]
+  float *value_scale;   // [room for keys]
   float *scores;        // [6][total], rows whole vectors apart
   float *mask;          // [total], 0 or −∞
   float *row;           // [head_size]
@@ -21,16 +21,24 @@ typedef struct {
 static size_t channel_quads(const mwk_attention_plan *p) { return mwk_ceil_div(p->job->head_size, 4); }
 static size_t key_quads(const mwk_attention_plan *p) { return mwk_ceil_div(p->total, 4); }
 static size_t score_stride(const mwk_attention_plan *p) { return mwk_round_up(p->total, MWK_LANES); }
+/// The bytes between two panels of values.
+static size_t value_panel_bytes(const mwk_attention_plan *p) { return mwk_ceil_div(p->room_keys, 4) * MWK_PANEL * 4; }
 
-/// Lays the parts out from `memory`, which may be null where only the size is wanted.
-static size_t carve(const mwk_attention_plan *p, char *memory, workspace *w) {
-  size_t keys = p->all_key_panels * MWK_PANEL, at = 0;
+// Parts are laid out one after the other from `memory`, which may be null where only the size is wanted.
 #define MWK_PART(part, bytes) w->part = (void *)(memory + at), at += mwk_round_up(bytes, 64)
+
+static size_t carve_packed(const mwk_attention_plan *p, char *memory, workspace *w) {
+  size_t keys = p->room_panels * MWK_PANEL, at = 0;
   MWK_PART(keys, keys * 4 * channel_quads(p));
-  MWK_PART(values, p->value_panels * key_quads(p) * MWK_PANEL * 4);
+  MWK_PART(values, p->value_panels * value_panel_bytes(p));
   MWK_PART(key_scale, keys * sizeof(float));
   MWK_PART(key_sum, keys * sizeof(int32_t));
-  MWK_PART(value_scale, p->total * sizeof(float));
+  MWK_PART(value_scale, p->room_keys * sizeof(float));
+  return at;
+}
+
+static size_t carve_scratch(const mwk_attention_plan *p, char *memory, workspace *w) {
+  size_t at = 0;
   MWK_PART(scores, MWK_TILE_ROWS * score_stride(p) * sizeof(float));
   MWK_PART(mask, p->total * sizeof(float));
   MWK_PART(row, p->job->head_size * sizeof(float));
@@ -38,13 +46,18 @@ static size_t carve(const mwk_attention_plan *p, char *memory, workspace *w) {
   MWK_PART(query, MWK_TILE_ROWS * 4 * channel_quads(p));
   MWK_PART(high, MWK_TILE_ROWS * 4 * key_quads(p));
   MWK_PART(low, MWK_TILE_ROWS * 4 * key_quads(p));
-#undef MWK_PART
   return at;
+}
+#undef MWK_PART
+
+static size_t packed_bytes(const mwk_attention_plan *p) {
+  workspace w;
+  return carve_packed(p, NULL, &w);
 }
 
 static size_t scratch_bytes(const mwk_attention_plan *p) {
   workspace w;
-  return carve(p, NULL, &w);
+  return carve_scratch(p, NULL, &w);
 }
 
 /// Asks for the part of a row that belongs to a head. Rows lie far apart, so the machine does not see which comes next.
@@ -84,28 +97,29 @@ static void pack_keys(const mwk_attention_plan *p, size_t example, size_t channe
 static void pack_values(const mwk_attention_plan *p, size_t example, size_t channel, size_t kept, const workspace *w) {
   const mwk_attention_job *job = p->job;
   const float *rows[4];
-  size_t key = 0, filled = 0, panel_bytes = key_quads(p) * MWK_PANEL * 4;
+  size_t key = 0, filled = 0, panel_bytes = value_panel_bytes(p);
   for (size_t s = 0; s < job->segment_count; s++) {
     const mwk_attention_segment *segment = &job->segments[s];
-    const float *v = segment->v + example / segment->share * segment->tokens * segment->stride + channel;
-    for (size_t t = 0; t < segment->tokens; t++, v += segment->stride) {
-      if (key + t < kept / 4 * 4) continue;
+    size_t first = mwk_min(segment->tokens, mwk_max(kept / 4 * 4, key) - key);
+    const float *v = segment->v + (example / segment->share * segment->tokens + first) * segment->stride + channel;
+    for (size_t t = first; t < segment->tokens; t++, v += segment->stride) {
       if (t + ROWS_AHEAD < segment->tokens) fetch(p, v + ROWS_AHEAD * segment->stride);
       rows[filled++] = mwk_is_excluded(p, example, key + t) ? NULL : v;
       bool last = key + t + 1 == p->total;
       if (filled < 4 && !last) continue;
-      size_t first = (key + t) / 4 * 4;
-      p->context->gemm_i8->quantize_quad(filled, job->head_size, rows, w->values + first * MWK_PANEL, panel_bytes,
-                                         w->value_scale + first);
+      size_t quad = (key + t) / 4;
+      p->context->gemm_i8->quantize_quad(filled, job->head_size, rows, w->values + quad * 4 * MWK_PANEL, panel_bytes,
+                                         w->value_scale + quad * 4);
       filled = 0;
     }
     key += segment->tokens;
   }
 }
 
-static size_t pack(const mwk_attention_plan *p, size_t example, size_t head, size_t kept, void *scratch) {
+static size_t pack(const mwk_attention_plan *p, size_t example, size_t head, size_t kept, void *packed, void *scratch) {
   workspace w;
-  carve(p, scratch, &w);
+  carve_packed(p, packed, &w);
+  carve_scratch(p, scratch, &w);
   size_t channel = head * p->job->head_size;
   pack_keys(p, example, channel, kept, &w);
   pack_values(p, example, channel, kept, &w);
@@ -134,7 +148,7 @@ static void score(const mwk_attention_plan *p, const mwk_attention_block *block,
       mwk_epilogue epilogue = {.activation = mwk_activation_none, .y = w->scores + key, .y_stride = score_stride(p)};
       p->context->gemm_i8->products(block->rows, quads, w->query, 4 * quads, w->keys + panel * MWK_PANEL * 4 * quads,
                                     count, zero, scale, w->key_scale + panel * MWK_PANEL, w->key_sum + panel * MWK_PANEL,
-                                    &epilogue, w->acc);
+                                    &epilogue, (mwk_lines){0}, w->acc);
       key += count;
     }
 }
@@ -171,17 +185,18 @@ static void weigh(const mwk_attention_plan *p, const mwk_attention_block *block,
   for (size_t r = 0; r < block->rows; r++) high_scale[r] = 256.0f * scale[r];
   for (size_t c = 0; c < p->value_panels; c++) {
     size_t count = mwk_min(MWK_PANEL, p->job->head_size - c * MWK_PANEL);
-    const int8_t *values = w->values + c * key_quads(p) * MWK_PANEL * 4;
+    const int8_t *values = w->values + c * value_panel_bytes(p);
     mwk_epilogue epilogue = {.activation = mwk_activation_none, .y = out + c * MWK_PANEL, .y_stride = out_stride};
-    gemm->products(block->rows, quads, w->low, stride, values, count, none, scale, one, none, &epilogue, w->acc);
+    gemm->products(block->rows, quads, w->low, stride, values, count, none, scale, one, none, &epilogue, (mwk_lines){0}, w->acc);
     epilogue.residual = epilogue.y;
-    gemm->products(block->rows, quads, w->high, stride, values, count, none, high_scale, one, none, &epilogue, w->acc);
+    gemm->products(block->rows, quads, w->high, stride, values, count, none, high_scale, one, none, &epilogue, (mwk_lines){0}, w->acc);
   }
 }
 
-static void attend(const mwk_attention_plan *p, const mwk_attention_block *block, void *scratch) {
+static void attend(const mwk_attention_plan *p, const mwk_attention_block *block, void *packed, void *scratch) {
   workspace w;
-  carve(p, scratch, &w);
+  carve_packed(p, packed, &w);
+  carve_scratch(p, scratch, &w);
   const mwk_attention_segment *segment = &p->job->segments[block->segment];
   size_t token = block->example * segment->tokens + block->first, channel = block->head * p->job->head_size;
   float scale[MWK_TILE_ROWS];
@@ -192,4 +207,4 @@ static void attend(const mwk_attention_plan *p, const mwk_attention_block *block
   weigh(p, block, &w, scale, segment->out + token * segment->out_stride + channel, segment->out_stride);
 }
 
-const mwk_attention_products mwk_attention_i8_products = {scratch_bytes, pack, attend};
+const mwk_attention_products mwk_attention_i8_products = {packed_bytes, scratch_bytes, pack, attend};

@@ -54,7 +54,7 @@ mwk_status mwk_linear_blocks(const mwk_context *context, const mwk_linear_blocks
   tiling t = {.kernels = context->gemm_blocks, .finish = context->gemm_f32, .job = job};
   size_t tile_rows = t.kernels->tile_rows;
   t.row_bytes = job->inputs / MWK_BLOCK * mwk_block_bytes(job->type);
-  t.direct = job->rows <= t.kernels->direct_rows;
+  t.direct = job->rows <= t.kernels->direct_rows || job->inputs == 0;
   size_t fits = PANEL_BYTES / (mwk_max(job->inputs, 1) * sizeof(float));
   // Whole vectors of outputs where there is room for them, whole groups elsewhere.
   fits = fits >= MWK_LANES ? fits / MWK_LANES * MWK_LANES : mwk_max(fits / 4 * 4, 4);

@@ -34,6 +34,18 @@ static mwk_ahead weights_after(const tiling *t, size_t task, size_t k) {
   return task + 1 < t->tasks ? weights_at(t, task + 1, 0) : (mwk_ahead){.rows = 0};
 }
 
+/// What follows the sums of some rows and a panel.
+static mwk_epilogue epilogue_at(const mwk_linear_f32_job *job, size_t row, size_t output) {
+  size_t corner = row * job->y_stride + output;
+  return (mwk_epilogue){
+      .bias = job->bias ? job->bias + output : NULL,
+      .residual = job->residual ? job->residual + corner : NULL,
+      .activation = job->activation,
+      .y = job->y + corner,
+      .y_stride = job->y_stride,
+  };
+}
+
 static void linear_task(void *argument, size_t task, void *scratch) {
   const tiling *t = argument;
   const mwk_linear_f32_job *job = t->job;
@@ -53,24 +65,29 @@ static void linear_task(void *argument, size_t task, void *scratch) {
       mwk_fetch(&next, lines);
     }
     for (size_t r = rows.begin; r < rows.end; r += MWK_TILE_ROWS) {
-      size_t count = mwk_min(MWK_TILE_ROWS, rows.end - r), corner = r * job->y_stride + output;
+      size_t count = mwk_min(MWK_TILE_ROWS, rows.end - r);
       float *sums = acc + (r - rows.begin) * MWK_PANEL;
       if (k == 0) memset(sums, 0, count * MWK_PANEL * sizeof *sums);
       t->kernels->tile(count, inputs, job->x + r * job->x_stride + k, job->x_stride, panel,
                        mwk_ceil_div(outputs, MWK_LANES), sums);
       mwk_fetch(&next, lines);
       if (k + inputs < job->inputs) continue;
-      mwk_epilogue epilogue = {
-          .bias = job->bias ? job->bias + output : NULL,
-          .residual = job->residual ? job->residual + corner : NULL,
-          .activation = job->activation,
-          .y = job->y + corner,
-          .y_stride = job->y_stride,
-      };
+      mwk_epilogue epilogue = epilogue_at(job, r, output);
       t->kernels->finish(count, outputs, sums, &epilogue);
     }
     k += inputs;
   } while (k < job->inputs);
+}
+
+/// A panel of outputs of all rows, where those are few: there is nothing to gain from weights that lie in the cache.
+static void few_task(void *argument, size_t task, void *scratch) {
+  const tiling *t = argument;
+  const mwk_linear_f32_job *job = t->job;
+  size_t output = task * MWK_PANEL, outputs = mwk_min(MWK_PANEL, job->outputs - output);
+  mwk_epilogue epilogue = epilogue_at(job, 0, output);
+  t->kernels->few(job->weight_type, job->rows, outputs, job->inputs, (const char *)job->weight + output * t->row_bytes,
+                  t->row_bytes, job->x, job->x_stride, scratch);
+  t->kernels->finish(job->rows, outputs, scratch, &epilogue);
 }
 
 mwk_status mwk_linear_f32(const mwk_context *context, const mwk_linear_f32_job *job) {
@@ -78,6 +95,10 @@ mwk_status mwk_linear_f32(const mwk_context *context, const mwk_linear_f32_job *
   t.weight_bytes = job->weight_type == mwk_weight_f32 ? 4 : 2;
   t.row_bytes = job->inputs * t.weight_bytes;
   t.panels = mwk_ceil_div(job->outputs, MWK_PANEL);
+  if (job->rows <= MWK_TILE_ROWS && job->rows > 0) {
+    size_t scratch = MWK_TILE_ROWS * MWK_PANEL * sizeof(float);
+    return mwk_parallel_for(context, t.panels, scratch, few_task, &t);
+  }
   // Blocks of equal length, whole vectors of inputs.
   t.block = mwk_round_up(mwk_ceil_div(job->inputs, mwk_max(mwk_ceil_div(job->inputs, BLOCK_INPUTS), 1)), MWK_LANES);
   // Panels alone usually feed all threads; more runs would decode every panel again.

@@ -15,8 +15,8 @@ typedef struct {
 } tiling;
 
 /// One group's products of a tile of rows and a panel, and what follows them. `partial` holds the sum of the groups before.
-static void group_tile(const tiling *t, size_t group, size_t row, size_t count, size_t panel, int32_t *acc,
-                       float *partial) {
+static void group_tile(const tiling *t, size_t group, size_t row, size_t count, size_t panel, size_t rows_ahead,
+                       mwk_lines next, int32_t *acc, float *partial) {
   const mwk_linear_i8_job *job = t->job;
   size_t output = panel * MWK_PANEL, outputs = mwk_min(MWK_PANEL, job->outputs - output), q_stride = 4 * t->quads;
   size_t corner = row * job->y_stride + output;
@@ -28,20 +28,21 @@ static void group_tile(const tiling *t, size_t group, size_t row, size_t count, 
       .activation = last ? job->activation : mwk_activation_none,
       .y = last ? job->y + corner : partial,
       .y_stride = last ? job->y_stride : MWK_PANEL,
+      .rows_ahead = last ? rows_ahead : 0,
   };
   t->kernels->products(count, t->group_quads, job->q + row * q_stride + group * 4 * t->group_quads, q_stride,
                        job->panels + (panel * t->quads + group * t->group_quads) * MWK_PANEL * 4, outputs,
                        job->zero + group * job->rows + row, job->scale + group * job->rows + row,
                        job->weight_scale + group * job->outputs + output,
-                       job->weight_sum + group * job->outputs + output, &epilogue, acc);
+                       job->weight_sum + group * job->outputs + output, &epilogue, next, acc);
 }
 
-/// Asks for a part of the weights that come next while the ones before are still at work: they come from memory, a panel at a time.
-static void fetch_ahead(const tiling *t, size_t block, size_t part, size_t parts) {
-  size_t bytes = t->group_quads * MWK_PANEL * 4, each = mwk_round_up(mwk_ceil_div(bytes, parts), 64);
-  if ((block + 1) * bytes >= t->panels * t->quads * MWK_PANEL * 4) return;
-  const int8_t *next = t->job->panels + (block + 1) * bytes;
-  for (size_t at = part * each; at < mwk_min(bytes, part * each + each); at += 64) __builtin_prefetch(next + at, 0, 2);
+/// A part of the weights that come next, to be asked for while the ones before are at work: they come from memory, a panel at a time.
+static mwk_lines lines_ahead(const tiling *t, size_t block, size_t part, size_t parts) {
+  size_t bytes = t->group_quads * MWK_PANEL * 4, lines = bytes / MWK_CACHE_LINE, each = mwk_ceil_div(lines, parts);
+  if ((block + 1) * bytes >= t->panels * t->quads * MWK_PANEL * 4 || part * each >= lines) return (mwk_lines){0};
+  const char *next = (const char *)t->job->panels + (block + 1) * bytes;
+  return (mwk_lines){next + part * each * MWK_CACHE_LINE, mwk_min(each, lines - part * each)};
 }
 
 static void linear_task(void *argument, size_t task, void *scratch) {
@@ -55,8 +56,10 @@ static void linear_task(void *argument, size_t task, void *scratch) {
   for (size_t g = 0; g < job->groups; g++)
     for (size_t i = 0; i < tiles; i++) {
       size_t r = rows.begin + i * MWK_TILE_ROWS;
-      fetch_ahead(t, panel * job->groups + g, i, tiles);
-      group_tile(t, g, r, mwk_min(MWK_TILE_ROWS, rows.end - r), panel, acc, partial + (r - rows.begin) * MWK_PANEL);
+      size_t count = mwk_min(MWK_TILE_ROWS, rows.end - r);
+      mwk_lines next = lines_ahead(t, panel * job->groups + g, i, tiles);
+      group_tile(t, g, r, count, panel, mwk_min(MWK_TILE_ROWS, rows.end - r - count), next, acc,
+                 partial + (r - rows.begin) * MWK_PANEL);
     }
 }
 
@@ -66,8 +69,9 @@ static size_t run_length(const mwk_context *context, const mwk_linear_i8_job *jo
   size_t fits = RUN_BYTES / mwk_max(job->inputs, 1) / MWK_TILE_ROWS * MWK_TILE_ROWS;
   size_t threads = context->threads, runs = mwk_ceil_div(job->rows, mwk_max(fits, MWK_TILE_ROWS));
   if (job->rows >= LEAST_RUN_ROWS * threads)
-    runs = mwk_round_up(mwk_max(runs, 1), threads);
-  else if (threads > 1)
+    // Runs of equal length, tiles cut short included: rounding up would leave the last thread idle for its share.
+    return mwk_ceil_div(job->rows, mwk_round_up(mwk_max(runs, 1), threads));
+  if (threads > 1)
     runs = mwk_max(runs, mwk_ceil_div(6 * threads, mwk_max(panels, 1)));
   return mwk_round_up(mwk_ceil_div(mwk_max(job->rows, 1), mwk_max(runs, 1)), MWK_TILE_ROWS);
 }

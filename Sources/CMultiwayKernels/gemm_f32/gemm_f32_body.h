@@ -106,6 +106,73 @@ static void pack(mwk_weight_type type, size_t outputs, size_t inputs, const void
   }
 }
 
+// A few rows: 16 weights of 16 outputs at a time are turned in registers and used at once, so that weights pass from memory to the
+// sums without being written again.
+
+typedef struct {
+  size_t inputs, row_bytes, x_stride;
+  const char *weight;
+  const float *x;
+} few_job;
+
+/// The sums of 16 rows of weights; of fewer where `outputs` is less.
+MWK_INLINE void few_sums(mwk_weight_type type, size_t rows, size_t outputs, const few_job *job, v16 sum[MWK_TILE_ROWS]) {
+  size_t size = weight_bytes(type), i = 0;
+  v16 block[MWK_LANES];
+  for (; outputs >= MWK_LANES && i + MWK_LANES <= job->inputs; i += MWK_LANES) {
+    // The weights of the next 16 outputs, in the order in which they lie; never faults.
+    const char *next = job->weight + MWK_LANES * (job->row_bytes + i * size);
+    MWK_UNROLL
+    for (size_t line = 0; line < MWK_LANES * MWK_LANES * size; line += 64) __builtin_prefetch(next + line, 0, 2);
+    MWK_UNROLL
+    for (size_t o = 0; o < MWK_LANES; o++) block[o] = load_weights(type, job->weight + o * job->row_bytes + i * size);
+    v_transpose(block);
+    MWK_UNROLL
+    for (size_t c = 0; c < MWK_LANES; c++) {
+      MWK_UNROLL
+      for (size_t r = 0; r < rows; r++) sum[r] = v_fma(v_set(job->x[r * job->x_stride + i + c]), block[c], sum[r]);
+    }
+  }
+  for (; i < job->inputs; i += MWK_LANES) {
+    for (size_t o = 0; o < MWK_LANES; o++)
+      block[o] = o < outputs ? weights_at(type, job->weight + o * job->row_bytes, i, job->inputs) : v_set(0.0f);
+    v_transpose(block);
+    size_t count = mwk_min(MWK_LANES, job->inputs - i);
+    for (size_t c = 0; c < count; c++) {
+      MWK_UNROLL
+      for (size_t r = 0; r < rows; r++) sum[r] = v_fma(v_set(job->x[r * job->x_stride + i + c]), block[c], sum[r]);
+    }
+  }
+}
+
+MWK_INLINE void few_of(mwk_weight_type type, size_t rows, size_t outputs, few_job job, float *acc) {
+  for (size_t o = 0; o < outputs; o += MWK_LANES, job.weight += MWK_LANES * job.row_bytes) {
+    v16 sum[MWK_TILE_ROWS];
+    MWK_UNROLL
+    for (size_t r = 0; r < rows; r++) sum[r] = v_set(0.0f);
+    few_sums(type, rows, outputs - o, &job, sum);
+    MWK_UNROLL
+    for (size_t r = 0; r < rows; r++) v_store(acc + r * MWK_PANEL + o, sum[r]);
+  }
+}
+
+#define MWK_FEW(r, type) \
+  static void few_##r##_##type(size_t outputs, const few_job *job, float *acc) { \
+    few_of(mwk_weight_##type, r, outputs, *job, acc); \
+  }
+#define MWK_FEWS(type) \
+  MWK_FEW(1, type) MWK_FEW(2, type) MWK_FEW(3, type) MWK_FEW(4, type) MWK_FEW(5, type) MWK_FEW(6, type)
+#define MWK_FEW_NAMES(type) {few_1_##type, few_2_##type, few_3_##type, few_4_##type, few_5_##type, few_6_##type}
+MWK_FEWS(f32) MWK_FEWS(f16) MWK_FEWS(bf16)
+
+static void few(mwk_weight_type type, size_t rows, size_t outputs, size_t inputs, const void *weight, size_t row_bytes,
+                const float *x, size_t x_stride, float *acc) {
+  static void (*const functions[][MWK_TILE_ROWS])(size_t, const few_job *, float *) = {
+      [mwk_weight_f32] = MWK_FEW_NAMES(f32), [mwk_weight_f16] = MWK_FEW_NAMES(f16), [mwk_weight_bf16] = MWK_FEW_NAMES(bf16)};
+  few_job job = {.inputs = inputs, .row_bytes = row_bytes, .x_stride = x_stride, .weight = weight, .x = x};
+  functions[type][rows - 1](outputs, &job, acc);
+}
+
 static void finish(size_t rows, size_t outputs, const float *acc, const mwk_epilogue *epilogue) {
   for (size_t at = 0; at < outputs; at += MWK_LANES) {
     size_t left = mwk_min(outputs - at, MWK_LANES);
@@ -118,4 +185,5 @@ static void finish(size_t rows, size_t outputs, const float *acc, const mwk_epil
 }
 
 const mwk_gemm_f32 MWK_JOIN(mwk_gemm_f32, MWK_ISA_SUFFIX);
-const mwk_gemm_f32 MWK_JOIN(mwk_gemm_f32, MWK_ISA_SUFFIX) = {.tile = tile, .pack = pack, .finish = finish};
+const mwk_gemm_f32 MWK_JOIN(mwk_gemm_f32, MWK_ISA_SUFFIX) = {
+    .tile = tile, .pack = pack, .few = few, .finish = finish};

@@ -12,31 +12,53 @@ typedef struct {
   const int32_t *zero, *weight_sum;
   const float *scale, *weight_scale;
   const mwk_epilogue *epilogue;
+  mwk_lines next;
   int32_t *acc;
 } product_job;
 
-// 6×64 outputs: 24 accumulators, 4 weight registers, 1 broadcast of four activations.
+/// What a tile asks for on its way: weights that come next, and the outputs of the tile that follows.
+typedef struct {
+  mwk_lines weights;
+  const float *outputs;
+  size_t stride, rows;
+} ahead;
+
+/// One line of each.
+MWK_INLINE void fetch(ahead *next) {
+  mwk_fetch_some(&next->weights, 1);
+  if (next->rows == 0) return;
+  for (size_t c = 0; c < MWK_PANEL; c += MWK_CACHE_LINE / sizeof *next->outputs) __builtin_prefetch(next->outputs + c, 1, 2);
+  next->rows--, next->outputs += next->stride;
+}
+
+// 6×64 outputs: 24 accumulators, 4 weight registers, 1 broadcast of four activations. The lines to ask for are spread over the
+// products: asked for at once they would take all places where a core notes what it waits for, and the panel itself would have to queue.
 MWK_INLINE void multiply(size_t rows, size_t vectors, const product_job *job, __m512i sum[MWK_TILE_ROWS][4]) {
   const uint8_t *q = job->q;
   const int8_t *panel = job->panel;
-  size_t quads = job->quads, q_stride = job->q_stride;
+  const mwk_epilogue *epilogue = job->epilogue;
+  ahead next = {job->next, epilogue->y + rows * epilogue->y_stride, epilogue->y_stride, epilogue->rows_ahead};
+  size_t quads = job->quads, q_stride = job->q_stride, every = quads / (mwk_max(next.weights.lines, next.rows) + 1) + 1;
 #pragma clang loop unroll(full)
   for (size_t r = 0; r < rows; r++)
 #pragma clang loop unroll(full)
     for (size_t v = 0; v < vectors; v++) sum[r][v] = _mm512_setzero_si512();
-  for (size_t k = 0; k < quads; k++, panel += MWK_PANEL * 4) {
-    __m512i w[4];
+  for (size_t k = 0; k < quads; fetch(&next)) {
+    for (size_t end = mwk_min(k + every, quads); k < end; k++, panel += MWK_PANEL * 4) {
+      __m512i w[4];
 #pragma clang loop unroll(full)
-    for (size_t v = 0; v < vectors; v++) w[v] = _mm512_loadu_si512(panel + 64 * v);
+      for (size_t v = 0; v < vectors; v++) w[v] = _mm512_loadu_si512(panel + 64 * v);
 #pragma clang loop unroll(full)
-    for (size_t r = 0; r < rows; r++) {
-      int32_t quad;
-      memcpy(&quad, q + r * q_stride + 4 * k, sizeof quad);
-      __m512i x = _mm512_set1_epi32(quad);
+      for (size_t r = 0; r < rows; r++) {
+        int32_t quad;
+        memcpy(&quad, q + r * q_stride + 4 * k, sizeof quad);
+        __m512i x = _mm512_set1_epi32(quad);
 #pragma clang loop unroll(full)
-      for (size_t v = 0; v < vectors; v++) sum[r][v] = _mm512_dpbusd_epi32(sum[r][v], x, w[v]);
+        for (size_t v = 0; v < vectors; v++) sum[r][v] = _mm512_dpbusd_epi32(sum[r][v], x, w[v]);
+      }
     }
   }
+  mwk_fetch_some(&next.weights, next.weights.lines);
 }
 
 /// Sums to memory, for `finish`.
@@ -80,12 +102,12 @@ MWK_WHOLE(1) MWK_WHOLE(2) MWK_WHOLE(3) MWK_WHOLE(4) MWK_WHOLE(5) MWK_WHOLE(6)
 
 static void products(size_t rows, size_t quads, const uint8_t *q, size_t q_stride, const int8_t *panel, size_t outputs,
                      const int32_t *zero, const float *scale, const float *weight_scale, const int32_t *weight_sum,
-                     const mwk_epilogue *epilogue, int32_t *acc) {
+                     const mwk_epilogue *epilogue, mwk_lines next, int32_t *acc) {
   static const product_function by_memory[4][MWK_TILE_ROWS] = {MWK_TILE_NAMES(1), MWK_TILE_NAMES(2), MWK_TILE_NAMES(3),
                                                                MWK_TILE_NAMES(4)};
   static const product_function whole[MWK_TILE_ROWS] = {products_1, products_2, products_3, products_4, products_5,
                                                         products_6};
-  product_job job = {q, q_stride, quads, panel, zero, weight_sum, scale, weight_scale, epilogue, acc};
+  product_job job = {q, q_stride, quads, panel, zero, weight_sum, scale, weight_scale, epilogue, next, acc};
   if (outputs == MWK_PANEL && epilogue->activation == mwk_activation_none) {
     whole[rows - 1](&job);
     return;

@@ -3,7 +3,8 @@
 #ifndef MWK_FUSED_PRODUCTS
 static void products(size_t rows, size_t quads, const uint8_t *q, size_t q_stride, const int8_t *panel, size_t outputs,
                      const int32_t *zero, const float *scale, const float *weight_scale, const int32_t *weight_sum,
-                     const mwk_epilogue *epilogue, int32_t *acc) {
+                     const mwk_epilogue *epilogue, mwk_lines next, int32_t *acc) {
+  mwk_fetch_some(&next, next.lines);
   tile(rows, quads, q, q_stride, panel, mwk_ceil_div(outputs, MWK_LANES), acc);
   finish(rows, outputs, acc, zero, scale, weight_scale, weight_sum, epilogue);
 }

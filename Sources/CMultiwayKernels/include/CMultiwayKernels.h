@@ -176,6 +176,13 @@ typedef struct {
   size_t share;                 // so many examples in a row have the same keys and values; 1 where there are queries
 } mwk_attention_segment;
 
+/// Where keys and values of the first segment, a memory, stay as the products read them, from one call to the next.
+typedef struct {
+  void *bytes;                  // mwk_attention_store_bytes, 64-byte aligned; NULL: they are packed in every call
+  size_t keys;                  // room for so many keys, those of all segments together
+  bool is_filled;               // by a call with the same memory, sizes of it and room; the other segments may differ
+} mwk_attention_store;
+
 typedef struct {
   size_t batch, heads, head_size;
   float scale;
@@ -188,7 +195,12 @@ typedef struct {
   size_t bias_rows;
   const int16_t *bias_index;    // [queries][keys], rows bias_stride apart: the row of the bias, which the caller has checked
   size_t bias_stride;
+  mwk_attention_store store;    // its bytes are NULL unless the first segment is a memory and no other is shared by more
 } mwk_attention_job;
+
+/// The size of a store for a memory of so many examples, and `keys` keys in all.
+size_t mwk_attention_store_bytes(mwk_attention_arithmetic arithmetic, size_t examples, size_t heads, size_t head_size,
+                                 size_t keys);
 
 /// Joint multi-head attention over the segments: every query may attend to the keys of all. In caption mode the rows of the
 /// last segment attend to the segments before it and to the last one's keys up to their own, the rows of the others to

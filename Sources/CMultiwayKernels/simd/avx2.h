@@ -51,6 +51,9 @@ MWK_BINARY(v_min, _mm256_min_ps)
 MWK_INLINE v16 v_fma(v16 a, v16 b, v16 c) {
   return V16(_mm256_fmadd_ps(a.l, b.l, c.l), _mm256_fmadd_ps(a.h, b.h, c.h));
 }
+MWK_INLINE v16 v_fnma(v16 a, v16 b, v16 c) {
+  return V16(_mm256_fnmadd_ps(a.l, b.l, c.l), _mm256_fnmadd_ps(a.h, b.h, c.h));
+}
 MWK_INLINE v16 v_round(v16 a) {
   return V16(_mm256_round_ps(a.l, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC),
              _mm256_round_ps(a.h, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));

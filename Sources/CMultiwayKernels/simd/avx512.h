@@ -27,6 +27,7 @@ MWK_INLINE v16 v_sub(v16 a, v16 b) { return _mm512_sub_ps(a, b); }
 MWK_INLINE v16 v_mul(v16 a, v16 b) { return _mm512_mul_ps(a, b); }
 MWK_INLINE v16 v_div(v16 a, v16 b) { return _mm512_div_ps(a, b); }
 MWK_INLINE v16 v_fma(v16 a, v16 b, v16 c) { return _mm512_fmadd_ps(a, b, c); }
+MWK_INLINE v16 v_fnma(v16 a, v16 b, v16 c) { return _mm512_fnmadd_ps(a, b, c); }
 MWK_INLINE v16 v_max(v16 a, v16 b) { return _mm512_max_ps(a, b); }
 MWK_INLINE v16 v_min(v16 a, v16 b) { return _mm512_min_ps(a, b); }
 MWK_INLINE v16 v_round(v16 a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
@@ -64,6 +65,8 @@ MWK_INLINE iv16 i_cvt(v16 a) { return _mm512_cvtps_epi32(a); }
 MWK_INLINE v16 i_pow2(iv16 n) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23));
 }
+#define MWK_SCALE_POWER
+MWK_INLINE v16 v_scale_power(v16 p, v16 n) { return _mm512_scalef_ps(p, n); }
 MWK_INLINE void i_bytes(uint8_t *p, iv16 a) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(a)); }
 
 MWK_INLINE void i_quads(int8_t *p, iv16 a, iv16 b, iv16 c, iv16 d) {

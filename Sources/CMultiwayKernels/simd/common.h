@@ -10,6 +10,9 @@
 
 #define MWK_INLINE static inline __attribute__((always_inline, unused))
 
+/// Before a loop over lanes or rows that has to become straight code where vectors are registers; plain C would only grow.
+#define MWK_UNROLL _Pragma("clang loop unroll(full)")
+
 /// Lanes of the one vector type that all kernels are written in, on every instruction set.
 #define MWK_LANES 16
 

@@ -51,6 +51,8 @@ MWK_BINARY(v_div, v16, vdivq_f32)
 MWK_BINARY(v_max, v16, larger)
 MWK_BINARY(v_min, v16, smaller)
 MWK_INLINE v16 v_fma(v16 a, v16 b, v16 c) { MWK_QUARTERS c.q[i] = vfmaq_f32(c.q[i], a.q[i], b.q[i]); return c; }
+// c − a·b in one rounding.
+MWK_INLINE v16 v_fnma(v16 a, v16 b, v16 c) { MWK_QUARTERS c.q[i] = vfmsq_f32(c.q[i], a.q[i], b.q[i]); return c; }
 MWK_INLINE v16 v_round(v16 a) { MWK_QUARTERS a.q[i] = vrndnq_f32(a.q[i]); return a; }
 MWK_INLINE v16 v_abs(v16 a) { MWK_QUARTERS a.q[i] = vabsq_f32(a.q[i]); return a; }
 MWK_INLINE v16 v_neg(v16 a) { MWK_QUARTERS a.q[i] = vnegq_f32(a.q[i]); return a; }

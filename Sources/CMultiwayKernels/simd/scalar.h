@@ -6,6 +6,8 @@
 
 #define MWK_ISA_SUFFIX scalar
 #define MWK_TILE_VECTORS 1
+#undef MWK_UNROLL
+#define MWK_UNROLL _Pragma("clang loop unroll(disable)")
 #define MWK_EACH for (int i = 0; i < MWK_LANES; i++)
 
 typedef struct { float f[MWK_LANES]; } v16;
@@ -27,6 +29,8 @@ MWK_INLINE v16 v_sub(v16 a, v16 b) { MWK_EACH a.f[i] = a.f[i] - b.f[i]; return a
 MWK_INLINE v16 v_mul(v16 a, v16 b) { MWK_EACH a.f[i] = a.f[i] * b.f[i]; return a; }
 MWK_INLINE v16 v_div(v16 a, v16 b) { MWK_EACH a.f[i] = a.f[i] / b.f[i]; return a; }
 MWK_INLINE v16 v_fma(v16 a, v16 b, v16 c) { MWK_EACH a.f[i] = fmaf(a.f[i], b.f[i], c.f[i]); return a; }
+/// c − a·b in one rounding.
+MWK_INLINE v16 v_fnma(v16 a, v16 b, v16 c) { MWK_EACH a.f[i] = fmaf(-a.f[i], b.f[i], c.f[i]); return a; }
 MWK_INLINE v16 v_max(v16 a, v16 b) { MWK_EACH a.f[i] = a.f[i] > b.f[i] ? a.f[i] : b.f[i]; return a; }
 MWK_INLINE v16 v_min(v16 a, v16 b) { MWK_EACH a.f[i] = a.f[i] < b.f[i] ? a.f[i] : b.f[i]; return a; }
 MWK_INLINE v16 v_round(v16 a) { MWK_EACH a.f[i] = rintf(a.f[i]); return a; }

@@ -125,6 +125,7 @@ extension PyTorchArchive {
   private func addRecordedMetadata(to checkpoint: inout Checkpoint) throws(CheckpointError) {
     guard let entry = zip.entry(named: "\(root)/\(PyTorchWriter.metadataRecord)") else { return }
     let bytes = try zip.contents(entry, limit: PickleLimits.unpackedSize(fileSize: file.fileByteCount))
+    checkpoint.checksumsOfDigests = entry.checksumPlaces
     do throws(JSONError) {
       let object = try JSONParser.parse(bytes.array(of: UInt8.self)).object
       for (key, value) in object?.members ?? [] where value.string != nil && checkpoint.metadata[key] == nil {

@@ -56,7 +56,9 @@ public enum PyTorchWriter {
       (index, hasBegun) = (item + 1, false)
     }
     try archive.add("\(root)/version", Array("3\n".utf8))
-    if let text = record(metadata, digests?.text) { try archive.add("\(root)/\(metadataRecord)", text) }
+    if let text = record(metadata, digests?.text) {
+      try archive.add("\(root)/\(metadataRecord)", text, isLast: true)
+    }
     try archive.finish()
   }
 

@@ -1,6 +1,6 @@
 public import MultiwayCore
 
-/// Where a safetensors file comes from, and the digests of its tensors: one metadata value, a JSON object
+/// Where a safetensors or PyTorch file comes from, and the digests of its tensors: one metadata value, a JSON object
 /// (Formats/safetensors/README.md).
 public struct SafetensorsProvenance: ~Copyable {
   /// The key in `__metadata__`.
@@ -12,6 +12,8 @@ public struct SafetensorsProvenance: ~Copyable {
   /// The digests of the tensors that were read.
   let sources: SourceLedger
   private var digest = TensorDigest()
+  /// The digest of what belongs to no tensor; the placeholder until it is known.
+  var header = HeaderDigest.placeholder
 
   /// Describes a file of `tensors`, whose digests are not known yet.
   init(_ provenance: Provenance, of tensors: [StoredTensor]) {
@@ -32,7 +34,7 @@ public struct SafetensorsProvenance: ~Copyable {
   }
 
   /// The metadata value; it is as long before the digests are known as after.
-  var text: String { provenance.text(of: names, digests: digests, sources: sources.current) }
+  var text: String { provenance.text(of: names, digests: digests, sources: sources.current, header: header) }
 }
 
 extension Checkpoint {
@@ -47,7 +49,8 @@ extension Checkpoint {
   /// The digests of the tensors by name, as a safetensors file of ours records them; nil where it records none.
   public func recordedDigests() throws(CheckpointError) -> [String: String]? {
     guard let text = metadata[SafetensorsProvenance.key]?.string else { return nil }
-    guard let object = provenance, object["digest"]?.string == TensorDigest.algorithm,
+    guard let object = provenance, let algorithm = object["digest"]?.string,
+      algorithm == TensorDigest.algorithm || HeaderDigest.isDigest(algorithm),
       let members = object["tensors"]?.object?.members,
       members.allSatisfy({ $0.value.string.map(TensorDigest.isDigest) == true })
     else {
@@ -56,6 +59,11 @@ extension Checkpoint {
         expected: "a JSON object with \(TensorDigest.algorithm) digests of all tensors", file: path)
     }
     return Dictionary(members.map { ($0.key, $0.value.string ?? "") }) { first, _ in first }
+  }
+
+  /// The digest of what belongs to no tensor, as a file of ours records it; nil where it records none.
+  public var recordedHeaderDigest: String? {
+    provenance?["digest"]?.string.flatMap { HeaderDigest.isDigest($0) ? $0 : nil }
   }
 
   private var provenance: JSONValue? {

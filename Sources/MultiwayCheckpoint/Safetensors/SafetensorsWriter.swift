@@ -42,11 +42,13 @@ public enum SafetensorsWriter {
     } finish: { index, unchanged in
       digests?.finish(at: index, unchanged: unchanged)
     }
-    if let text = digests?.text {
-      metadata[SafetensorsProvenance.key] = text
-      // Digests have a fixed width, so the header is as long as before.
-      try output.rewrite(try self.header(ordered, metadata: metadata, path: path), at: MemoryLayout<UInt64>.size)
-    }
+    guard let text = digests?.text else { return }
+    // Digests have a fixed width, so the header is as long as before.
+    metadata[SafetensorsProvenance.key] = text
+    digests?.header = HeaderDigest.of(
+      size: UInt64(header.count), try self.header(ordered, metadata: metadata, path: path))
+    if let text = digests?.text { metadata[SafetensorsProvenance.key] = text }
+    try output.rewrite(try self.header(ordered, metadata: metadata, path: path), at: MemoryLayout<UInt64>.size)
   }
 
   /// The tensors in the order of the file: widest dtype first, then by name. Refuses what no safetensors file can hold.
@@ -107,5 +109,15 @@ public enum SafetensorsWriter {
         file: path)
     }
     return bytes
+  }
+}
+
+extension HeaderDigest {
+  /// The digest of a safetensors file's beginning, which is all that is no tensor.
+  fileprivate static func of(size: UInt64, _ header: [UInt8]) -> String {
+    var digest = HeaderDigest()
+    digest.update((0..<8).map { UInt8(truncatingIfNeeded: size >> ($0 * 8)) })
+    digest.update(header)
+    return digest.finish()
   }
 }

@@ -10,8 +10,16 @@ struct ZipEntry {
   var compressedSize: Int
   var size: Int
   var localOffset: Int
+  /// Where its entry of the central directory starts.
+  var directoryOffset: Int
   /// The payload's place in the file.
   var range: Range<Int> = 0..<0
+
+  /// Where its checksum stands: in the directory and, where it follows them, behind its bytes.
+  var checksumPlaces: [Range<Int>] {
+    let follows = flags & 8 != 0 ? [range.upperBound + ZipWriter.checksumInDescriptor] : []
+    return (follows + [directoryOffset + ZipWriter.checksumInDirectory]).map { $0..<$0 + MemoryLayout<UInt32>.size }
+  }
 
   /// The name for people.
   var displayName: String { String(decoding: name, as: UTF8.self) }

@@ -196,7 +196,7 @@ extension ZipParser {
       flags: UInt16(truncatingIfNeeded: try part.number(UInt16.self, start + 8)),
       crc: UInt32(truncatingIfNeeded: try part.number(UInt32.self, start + 16)),
       compressedSize: try part.number(UInt32.self, start + 20), size: try part.number(UInt32.self, start + 24),
-      localOffset: try part.number(UInt32.self, start + 42))
+      localOffset: try part.number(UInt32.self, start + 42), directoryOffset: start)
     try widen(&entry, part, extra: nameStart + nameSize..<nameStart + nameSize + extraSize)
     try checkMethod(&entry, method: try part.number(UInt16.self, start + 10), at: start)
     return entry

@@ -62,6 +62,12 @@ final class ZipRecordStorage: TensorStorage {
 
   var isPacked: Bool { file.packing != nil }
 
+  func place(of part: Range<Int>) -> FilePlace? {
+    let start = entry.range.lowerBound
+    return entry.isDeflated
+      ? nil : FilePlace(file: file, range: start + part.lowerBound..<start + part.upperBound)
+  }
+
   /// Unpacking takes both the record and what it unpacks to.
   var workingByteCount: Int { entry.isDeflated ? entry.range.count + entry.size : 0 }
 

@@ -18,6 +18,10 @@ struct ZipWriter: ~Copyable {
 
   private var output: OutputFile
   private var records: [Record] = []
+  /// The digest of everything but the bytes that `append` brings.
+  private var header = HeaderDigest()
+  /// The record that takes the digest: its contents, where in them, and where in the file they and its checksums are.
+  private var last: (contents: [UInt8], digest: Int, offset: Int, checksums: [Int])?
   private let alignment: Int
 
   /// From here on a number stands in a ZIP64 field.
@@ -34,10 +38,18 @@ struct ZipWriter: ~Copyable {
   }
 
   /// Writes a record that is in memory.
-  mutating func add(_ name: String, _ contents: [UInt8]) throws(FileError) {
+  ///
+  /// Where the text `HeaderDigest.placeholder` stands in the last one, `finish` puts the digest of everything that belongs to no tensor. The
+  /// checksums of that record, which follow from the digest, count as zeros.
+  mutating func add(_ name: String, _ contents: [UInt8], isLast: Bool = false) throws(FileError) {
     try begin(name, size: contents.count)
+    let offset = output.byteCount
     let bytes = TensorBytes(copying: contents)
     try append(bytes.span)
+    header.update(contents)
+    guard isLast, let place = HeaderDigest.lastPlaceholder(in: bytes.span) else { return try end() }
+    records[records.count - 1].crc = 0
+    last = (contents, place, offset, [output.byteCount + ZipWriter.checksumInDescriptor])
     try end()
   }
 
@@ -58,7 +70,7 @@ struct ZipWriter: ~Copyable {
     fields.bytes += Array("FB".utf8)
     fields.add(UInt16(padding))
     fields.bytes += [UInt8](repeating: UInt8(ascii: "Z"), count: padding)
-    try output.write(fields.bytes)
+    try write(fields.bytes)
     records.append(record)
   }
 
@@ -78,13 +90,21 @@ struct ZipWriter: ~Copyable {
     } else {
       fields.add([UInt64(record.size), UInt64(record.size)])
     }
-    try output.write(fields.bytes)
+    try write(fields.bytes)
+  }
+
+  private mutating func write(_ bytes: [UInt8]) throws(FileError) {
+    header.update(bytes)
+    try output.write(bytes)
   }
 
   /// Writes the directory and makes the file appear.
   consuming func finish() throws(FileError) {
     let start = output.byteCount
-    for record in records { try output.write(ZipWriter.directoryEntry(record)) }
+    for (index, record) in records.enumerated() {
+      if index == records.count - 1 { last?.checksums.append(output.byteCount + ZipWriter.checksumInDirectory) }
+      try write(ZipWriter.directoryEntry(record))
+    }
     let end = output.byteCount
     var fields = LittleEndianBytes()
     // The ZIP64 end record and its locator stand in every file of PyTorch's.
@@ -99,9 +119,22 @@ struct ZipWriter: ~Copyable {
     fields.add([UInt16(clamping: records.count), UInt16(clamping: records.count)])
     fields.add([UInt32(clamping: end - start), UInt32(clamping: start)])
     fields.add(UInt16(0))
-    try output.write(fields.bytes)
+    try write(fields.bytes)
+    let digest = header.finish()
+    if var last {
+      last.contents.replaceSubrange(last.digest..<last.digest + digest.utf8.count, with: digest.utf8)
+      try output.rewrite(last.contents, at: last.offset)
+      let contents = TensorBytes(copying: last.contents)
+      var sum = LittleEndianBytes()
+      sum.add(Deflate.crc32(contents.span, continuing: 0))
+      for offset in last.checksums { try output.rewrite(sum.bytes, at: offset) }
+    }
     try output.commit()
   }
+
+  /// Where the checksum stands in what follows a record's bytes, and in its entry of the directory.
+  static let checksumInDescriptor = 4
+  static let checksumInDirectory = 16
 
   private static func flags(_ record: Record) -> UInt16 { utf8 | (record.size > 0 ? sizesFollow : 0) }
 

@@ -9,25 +9,35 @@ struct NearestLayout {
   private var strangers: [String]
   private var missing: [String]
 
+  /// The kinds of keys of a layout.
+  private struct Layout {
+    var title: String
+    var kinds: [String]
+    var known: Set<String>
+  }
+
+  /// Every known layout, in the order of the architectures.
+  private static let layouts: [Layout] = Architectures.all.flatMap { architecture in
+    architecture.keyTemplates.map { layout, keys in
+      let kinds = unique(keys.map(normalized))
+      return Layout(title: "\(architecture.name) in the \(layout) layout", kinds: kinds, known: Set(kinds))
+    }
+  }
+
   /// Compares the keys, layer numbers left out, with those of every known layout; nil where not even a tenth of them is
   /// known.
   static func find(_ tensors: [StoredTensor]) -> NearestLayout? {
     let keys = unique(tensors.map { normalized($0.name) })
     var best: NearestLayout?
-    for architecture in Architectures.all {
-      for (layout, templates) in architecture.keyTemplates {
-        let wanted = unique(templates.map(normalized))
-        let known = Set(wanted)
-        let matched = keys.filter { known.contains($0) }
-        // Keys that both have, of those that either has: an architecture with more keys is no nearer for that.
-        let likeness = Double(matched.count) / Double(keys.count + wanted.count - matched.count)
-        guard matched.count * 10 > keys.count, likeness > best?.likeness ?? 0 else { continue }
-        let present = Set(matched)
-        best = NearestLayout(
-          likeness: likeness, title: "\(architecture.name) in the \(layout) layout", matched: matched.count,
-          total: keys.count,
-          strangers: keys.filter { !known.contains($0) }, missing: wanted.filter { !present.contains($0) })
-      }
+    for layout in layouts {
+      let matched = keys.filter { layout.known.contains($0) }
+      // Keys that both have, of those that either has: an architecture with more keys is no nearer for that.
+      let likeness = Double(matched.count) / Double(keys.count + layout.kinds.count - matched.count)
+      guard matched.count * 10 > keys.count, likeness > best?.likeness ?? 0 else { continue }
+      let present = Set(matched)
+      best = NearestLayout(
+        likeness: likeness, title: layout.title, matched: matched.count, total: keys.count,
+        strangers: keys.filter { !layout.known.contains($0) }, missing: layout.kinds.filter { !present.contains($0) })
     }
     return best
   }

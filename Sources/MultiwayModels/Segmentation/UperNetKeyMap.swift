@@ -48,12 +48,15 @@ enum UperNetSpelling: Sendable {
 private struct UperNetKeys {
   private let modules: [String: String]
   private let parts: [String: String]
+  /// What canonical names of an UperNet start with; all of its modules do.
+  private static let beginnings = ["neck.", "decoder.", "auxiliary."]
   private static let fields = ["mean": "running_mean", "variance": "running_var", "batches": "num_batches_tracked"]
 
   init(_ spelling: UperNetSpelling) { (modules, parts) = (spelling.modules, spelling.parts) }
 
   /// The key of a canonical name, nil where it is no name of the neck, the decoder or the auxiliary head.
   func key(_ name: String) -> String? {
+    guard UperNetKeys.beginnings.contains(where: { name.hasPrefix($0) }) else { return nil }
     var path = name.split(separator: ".").map(String.init)
     guard path.count > 2, let last = path.popLast() else { return nil }
     let number = path.first { $0.allSatisfy(\.isNumber) } ?? ""

@@ -12,25 +12,33 @@ struct Bench: ParsableCommand {
     abstract: "Measures how fast a model runs.",
     discussion: """
       Inputs are made from a seed. The share of the peak is that of what this machine's multiply-add instructions reach on registers \
-      alone, measured in the same process just after.
+      alone, measured in the same process just after. With --captions a captioning model writes captions for made-up images: the opening \
+      takes the image and the first word, a step a word, with its part of the search.
       """)
 
   @Argument(help: "A checkpoint (runs in fp32) or an artifact.") var model: String
   @Option(help: "The number of examples in a run.") var batch = 1
   @Option(help: "Run at least this many times.") var runs = 20
   @Flag(help: "Show where the time goes, kernel by kernel.") var profile = false
+  @Flag(help: "Write captions, and take the time of the opening and of each step.") var captions = false
+  @Option(help: "Captions: a safetensors file with the images, instead of made-up ones.") var inputs: String?
   @Flag(help: "Print one JSON object instead of text.") var json = false
+  @OptionGroup var search: CaptionArguments
   @OptionGroup var compute: ComputeArguments
   @OptionGroup var threads: ThreadArguments
   @OptionGroup var input: InputArguments
 
   func validate() throws {
     if batch < 1 || batch > 65536 { throw ValidationError("--batch takes a number from 1 to 65536.") }
+    if !captions, search.isGiven || inputs != nil {
+      throw ValidationError("--inputs, --beams and what else is about captions goes with --captions.")
+    }
     if runs < 1 || runs > 1_000_000 { throw ValidationError("--runs takes a number from 1 on.") }
   }
 
   func run() throws {
     let loaded = try LoadedModel(path: model, options: input.options)
+    if captions { return try benchCaptions(loaded) }
     let session = try Session(loaded.graph, threads: threads.threads, compute: compute.compute)
     // First the memory of the run: a batch that is too large is refused before its inputs are made.
     var workspace = try Workspace(session, symbols: SyntheticInputs.sizes(for: loaded.graph, examples: batch))
@@ -53,6 +61,26 @@ struct Bench: ParsableCommand {
     } else {
       Console.print(measurement.text(model: model))
       if profile { Console.print("\n" + report.text) }
+    }
+  }
+}
+
+extension Bench {
+  private func benchCaptions(_ loaded: LoadedModel) throws {
+    let generator = try CaptionGenerator(loaded.graph, options: search.options)
+    let opening = generator.decoding.opening
+    let read = try inputs.map { try TensorFiles.readInputs($0, for: loaded.graph).tensors }
+    guard let image = try read?["image"] ?? SyntheticInputs.make(for: opening, examples: batch)["image"] else {
+      throw ValidationError("the captions' inputs have no image.")
+    }
+    let benchmark = try CaptionBenchmark(
+      generator, image, runs: runs, compute: compute.compute, threads: threads.threads)
+    let report = profile ? try benchmark.profile() : nil
+    if json {
+      Console.print(benchmark.json(model: model, profile: report).text(indented: true))
+    } else {
+      Console.print(benchmark.text(model: model))
+      if let report { Console.print("\nThe last step:\n\n" + report.text) }
     }
   }
 }

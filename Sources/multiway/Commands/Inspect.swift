@@ -12,14 +12,15 @@ struct Inspect: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Says what a file holds, without reading its weights.",
     discussion: """
-      For a pickle it also lists what the file wanted to call; nothing of it is ever called. --verify reads every tensor of a file \
-      that multiway wrote and compares its digest with the one that the file records; exit code 65 names the first damaged tensor.
+      For a pickle it also lists what the file wanted to call; nothing of it is ever called. --verify reads a file that multiway \
+      wrote and compares the digests of every tensor, and of everything else, with those that it records; exit code 65 names the first \
+      damaged tensor.
       """)
 
   @Argument(help: "A checkpoint or an artifact: a file, an index of shards, or a model's folder.") var file: String
   @Flag(help: "List every tensor.") var tensors = false
   @Flag(help: "Print the graph of the model.") var graph = false
-  @Flag(help: "Compare every tensor with the digest that the file records.") var verify = false
+  @Flag(help: "Compare every tensor, and all else, with the digests that the file records.") var verify = false
   @Flag(help: "Print one JSON object instead of text.") var json = false
   @OptionGroup var input: InputArguments
 
@@ -98,7 +99,8 @@ private struct Inspection {
     if let verification {
       rows.append([
         "verified",
-        "\(verification.tensorCount) tensors, \(Text.bytes(verification.byteCount)): \(verification.algorithm)",
+        "\(verification.tensorCount) tensors, \(Text.bytes(verification.byteCount)), "
+          + (verification.coversHeader ? "and all else: " : "header not covered: ") + verification.algorithm,
       ])
     }
     return rows + containerRows
@@ -160,7 +162,7 @@ private struct Inspection {
     if let verification {
       object["verified"] = .object([
         "tensors": .integer(verification.tensorCount), "bytes": .integer(verification.byteCount),
-        "digest": .string(verification.algorithm),
+        "header": .bool(verification.coversHeader), "digest": .string(verification.algorithm),
       ])
     }
     if listsTensors {

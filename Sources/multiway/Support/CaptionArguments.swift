@@ -20,9 +20,11 @@ struct CaptionArguments: ParsableArguments {
     name: .customLong("mask-token"), help: "Captions: the id of the mask token; 64001, as released, unless given.")
   var maskToken: Int?
 
-  private var isGiven: Bool { beams != nil || maximumLength != nil || lengthPenalty != nil || maskToken != nil }
+  /// True where one of the options stands on the command line.
+  var isGiven: Bool { beams != nil || maximumLength != nil || lengthPenalty != nil || maskToken != nil }
 
-  private var options: BeamSearchOptions {
+  /// What the options say.
+  var options: BeamSearchOptions {
     var options = BeamSearchOptions()
     if let beams { options.beams = beams }
     if let maximumLength { options.maximumLength = maximumLength }

@@ -263,6 +263,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, action="append", metavar="N", help="examples at a time in a latency; may be given again; 1 by default")
     parser.add_argument("--rounds", type=int, default=9, metavar="N", help="rounds of the latency measurement")
     options = parser.parse_args()
+    if options.multiway.exists():
+        options.multiway = options.multiway.resolve()  # a bare name would be looked for on the path
 
     inputs = load_file(options.inputs)
     inputs = {name: inputs[name] for name in ("image", "image2", "text", "padding_mask") if name in inputs}
