@@ -102,21 +102,38 @@ public struct Artifact: Sendable {
     var constants: [String: TensorExpression] = [:]
     var problems: [String] = []
     for tensor in container.tensors {
-      guard let dtype = DType(artifactType: tensor.type), let shape = Shape(checking: tensor.dimensions),
-        shape.dimensions.allSatisfy({ (1...Dimension.limits.upperBound).contains($0) })
+      guard let shape = Shape(checking: tensor.dimensions),
+        shape.dimensions.allSatisfy({ (1...Dimension.limits.upperBound).contains($0) }),
+        let stored = try stored(tensor, shape, container)
       else {
         problems.append("'\(tensor.name)' \(tensor.type.name)\(tensor.dimensions)")
         continue
       }
-      let storage = FileRange(file: container.file, range: try container.range(of: tensor))
-      constants[tensor.name] = .stored(StoredTensor(name: tensor.name, dtype: dtype, shape: shape, storage: storage))
+      constants[tensor.name] = .stored(stored)
     }
     guard problems.isEmpty else {
       throw ArtifactError(
         .tensorMismatch, "artifacts do not hold " + problems.joined(separator: ", "),
-        expected: "sizes of 1 or more in F32, F16, BF16, I8, I16 or I32")
+        expected: "sizes of 1 or more in F32, F16, BF16, I8, I16 or I32, or matrices in Q8_0, Q4_0 or Q4_1")
     }
     return constants
+  }
+
+  /// A tensor in place; nil for one that artifacts do not hold.
+  private static func stored(
+    _ tensor: GGUFTensorInfo, _ shape: Shape, _ container: GGUFContainer
+  ) throws -> StoredTensor? {
+    let range = FileRange(file: container.file, range: try container.range(of: tensor))
+    if let dtype = DType(artifactType: tensor.type) {
+      return StoredTensor(name: tensor.name, dtype: dtype, shape: shape, storage: range)
+    }
+    // The container has checked that rows fill whole blocks; the numbers that they stand for take more room.
+    guard let type = tensor.type.blockType, type.isComputed, shape.rank == 2, shape.byteCount(of: .f32) != nil else {
+      return nil
+    }
+    return StoredTensor(
+      name: tensor.name, dtype: .f32, shape: shape,
+      storage: BlockStorage(type, elementCount: shape.elementCount, blocks: range))
   }
 
   private static func checkPanels(_ graph: Graph, _ container: GGUFContainer) throws(ArtifactError) {

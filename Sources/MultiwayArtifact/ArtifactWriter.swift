@@ -17,21 +17,27 @@ public enum ArtifactWriter {
     _ graph: Graph, metadata: ArtifactMetadata, to path: String, overwrite: Bool, inputs: [FileIdentity] = [],
     progress: ((_ done: Int, _ total: Int) -> Void)? = nil
   ) throws {
-    let ledger = SourceLedger(of: graph.constants.flatMap(\.data.sources).flatMap(\.sources))
-    let placeholders = graph.constants.map { _ in TensorDigest.placeholder }
+    // Matrices in blocks are written as these.
+    let constants = graph.constants.map { constant in
+      var constant = constant
+      constant.data = constant.data.encoded?.bytes ?? constant.data
+      return constant
+    }
+    let ledger = SourceLedger(of: constants.flatMap(\.data.sources).flatMap(\.sources))
+    let placeholders = constants.map { _ in TensorDigest.placeholder }
     let pairs = try pairs(graph, metadata, digests: GGUFDigests.pairs(ledger.current, tensors: placeholders))
     let tensors = try tensors(graph)
-    let stream = try SourceStream(graph.constants, ledger: ledger)
+    let stream = try SourceStream(constants, ledger: ledger)
     var writer = try GGUFWriter(
       path: path, overwrite: overwrite, inputs: inputs, metadata: pairs, tensors: tensors,
       alignment: Artifact.alignment)
     try stream.run(
-      graph.constants,
+      constants,
       consume: { piece in try writer.writeTensor(piece.span) },
       finish: { index, stored in
         // What is stored as it was read has the same digest.
         if let stored { ledger.note(writer.tensorDigests[index], of: stored) }
-        progress?(index + 1, graph.constants.count)
+        progress?(index + 1, constants.count)
       })
     let digests = writer.tensorDigests
     try writer.finish(filling: GGUFDigests.pairs(ledger.current, tensors: digests))
@@ -95,11 +101,10 @@ public enum ArtifactWriter {
     do { _ = try GraphJSON.decode(text, data: data) } catch { throw ArtifactError(.unstorable, error.diagnosis) }
     var pairs = metadata.leadingPairs()
     let isQuantized = graph.hasQuantizedLayers
-    if isQuantized {
+    if isQuantized || graph.constants.contains(where: { $0.data.encoded != nil }) {
       pairs.append((ArtifactKey.quantizationVersion, .u32(quantizationVersion)))
-    } else {
-      pairs.append((ArtifactKey.fileType, .u32(fileType(graph))))
     }
+    if !isQuantized { pairs.append((ArtifactKey.fileType, .u32(fileType(graph)))) }
     pairs.append((ArtifactKey.format, .u32(UInt32(Artifact.formatVersion))))
     pairs.append((ArtifactKey.version, .string(metadata.toolVersion)))
     if isQuantized { pairs.append((ArtifactKey.panelLayout, .string(Artifact.panelLayout))) }
@@ -107,13 +112,15 @@ public enum ArtifactWriter {
     return pairs + metadata.trailingPairs(digests: digests)
   }
 
-  /// The file type that GGUF tools show: 0 for fp32, 1 for mostly fp16, 32 for mostly bf16. There is none for our int8 panels.
+  /// The file type that GGUF tools show: that of most elements. There is none for our int8 panels.
   private static func fileType(_ graph: Graph) -> UInt32 {
-    var counts: [DType: Int] = [:]
-    for constant in graph.constants { counts[constant.data.dtype, default: 0] += constant.data.shape.elementCount }
-    let (f32, f16, bf16) = (counts[.f32] ?? 0, counts[.f16] ?? 0, counts[.bf16] ?? 0)
-    if f32 >= max(f16, bf16) { return 0 }
-    return f16 >= bf16 ? 1 : 32
+    var counts: [String: Int] = [:]
+    for constant in graph.constants { counts[constant.data.typeName, default: 0] += constant.data.shape.elementCount }
+    let types: [(name: String, number: UInt32)] = [
+      ("f32", 0), ("f16", 1), ("bf16", 32), ("q8_0", 7), ("q4_0", 2), ("q4_1", 3),
+    ]
+    let most = types.map { counts[$0.name] ?? 0 }.max() ?? 0
+    return types.first { counts[$0.name] ?? 0 == most }?.number ?? 0
   }
 
   /// The tensors as the container declares them; one error lists all that cannot be stored.
@@ -124,11 +131,12 @@ public enum ArtifactWriter {
     var problems: [String] = []
     for constant in graph.constants {
       let shape = constant.data.shape
-      guard let type = constant.data.dtype.artifactType, shape.rank <= GGUFWriter.maximumRank,
+      let encoded = constant.data.encoded.map { GGUFType($0.type) }
+      guard let type = encoded ?? constant.data.dtype.artifactType, shape.rank <= GGUFWriter.maximumRank,
         shape.dimensions.allSatisfy({ (1...Dimension.limits.upperBound).contains($0) }),
         (1...GGUFWriter.maximumNameSize).contains(constant.name.utf8.count)
       else {
-        problems.append("'\(constant.name)' \(constant.data.dtype.shortName)\(shape)")
+        problems.append("'\(constant.name)' \(constant.data.typeName)\(shape)")
         continue
       }
       tensors.append((constant.name, shape.dimensions, type))

@@ -12,6 +12,7 @@ extension Recipe {
       "int8_attention": .bool(quantizesAttention), "matrix_storage": .string(matrixStorage?.shortName ?? "keep"),
       "fold_norm_weights": .string(normWeights.rawValue), "gates": .object(gates.json),
     ]
+    if let weightBlocks { object["weights"] = .string(weightBlocks.rawValue) }
     if let calibration { object["calibration"] = .string(calibration) }
     return object
   }
@@ -19,7 +20,7 @@ extension Recipe {
   /// Reads a recipe file:
   ///
   ///     {"name": "mine", "base": "int8", "int8_roles": ["feedForwardIn", "feedForwardOut"],
-  ///      "int8_attention": false, "matrix_storage": "f16",
+  ///      "int8_attention": false, "weights": "q4_1", "matrix_storage": "f16",
   ///      "fold_norm_weights": "measured", "gates": {"output_sqnr_db": 30, "top_one_agreement": 0.98}}
   ///
   /// What is left out comes from `base`, which is int8 unless it is named.
@@ -27,8 +28,8 @@ extension Recipe {
     let reader = RecipeReader(file: file)
     guard let object = json.object else { throw reader.error("not an object", "a JSON object") }
     let known = [
-      "name", "base", "summary", "int8_roles", "int8_attention", "matrix_storage", "fold_norm_weights", "gates",
-      "calibration",
+      "name", "base", "summary", "int8_roles", "int8_attention", "weights", "matrix_storage", "fold_norm_weights",
+      "gates", "calibration",
     ]
     for (key, _) in object.members where !known.contains(key) {
       throw reader.error("an unknown key '\(key)'", "one of " + known.joined(separator: ", "))
@@ -42,6 +43,7 @@ extension Recipe {
     if let text = object["summary"]?.string { summary = text }
     if let roles = object["int8_roles"] { int8Roles = try reader.roles(roles) }
     if let flag = object["int8_attention"] { quantizesAttention = try reader.flag("int8_attention", flag) }
+    if let blocks = object["weights"] { weightBlocks = try reader.blocks(blocks) }
     if let storage = object["matrix_storage"] { matrixStorage = try reader.storage(storage) }
     if let policy = object["fold_norm_weights"] { normWeights = try reader.policy(policy) }
     if let text = object["calibration"]?.string { calibration = text }
@@ -83,6 +85,15 @@ private struct RecipeReader {
     case "bf16": return .bf16
     default: throw error("the matrix_storage \(value.text())", "keep, f32, f16 or bf16")
     }
+  }
+
+  func blocks(_ value: JSONValue) throws(ConversionError) -> BlockType? {
+    if value.string == "keep" { return nil }
+    let types = BlockType.allCases.filter(\.isComputed)
+    guard let type = types.first(where: { $0.rawValue == value.string }) else {
+      throw error("the weights \(value.text())", "keep, " + types.map(\.rawValue).joined(separator: " or "))
+    }
+    return type
   }
 
   func policy(_ value: JSONValue) throws(ConversionError) -> FoldNorms.WeightPolicy {

@@ -15,6 +15,8 @@ public struct Recipe: Sendable {
   var int8Roles: Set<Role>
   /// True where the two products of attention are integers too.
   var quantizesAttention = false
+  /// The blocks that the weights of the blocks' other linear layers, and of a vocabulary, are stored in; nil for none.
+  var weightBlocks: BlockType?
   /// The storage type of all other matrices; nil keeps each one's own.
   var matrixStorage: DType?
   /// When LayerNorm weights fold into int8 layers.
@@ -47,7 +49,11 @@ public struct Recipe: Sendable {
       passes += [FoldQueryScale(), FoldLayerScale(), norms, QuantizeLinears(roles: int8Roles)]
     }
     if quantizesAttention { passes.append(QuantizeAttention()) }
-    if let matrixStorage { passes.append(CastStorage(matrixStorage)) }
+    if let weightBlocks {
+      passes.append(
+        QuantizeWeights(weightBlocks, roles: Set(Role.allCases.filter { $0.isBlockLinear || $0 == .vocabulary })))
+    }
+    if let matrixStorage { passes.append(CastStorage(matrixStorage, keepsBlocks: weightBlocks != nil)) }
     return try PassPipeline(passes)
   }
 }
@@ -55,7 +61,7 @@ public struct Recipe: Sendable {
 /// The recipes that are known. A new one is a line here.
 public enum Recipes {
   /// All of them.
-  public static let all: [Recipe] = [int8, int8All, f16, bf16, f32]
+  public static let all: [Recipe] = [int8, int8All, int8Weights, int4, f16, bf16, f32]
 
   /// The default of `quantize`.
   public static let int8 = Recipe(
@@ -73,6 +79,20 @@ public enum Recipes {
     int8Roles: Set(Role.allCases.filter(\.isLinear)),
     quantizesAttention: true, matrixStorage: .f16, normWeights: .whereErrorDoesNotGrow,
     gates: Gates(outputSQNR: 25, layerSQNR: 30, topOneAgreement: 0.97))
+
+  /// Weights of 8 bits, everything else in floating point.
+  public static let int8Weights = Recipe(
+    name: "int8-weights",
+    summary: "weights of the blocks and of a vocabulary in Q8_0 blocks, fp16 storage for the rest, fp32 arithmetic",
+    int8Roles: [], weightBlocks: .q8_0, matrixStorage: .f16, normWeights: .never,
+    gates: Gates(outputSQNR: 30, layerSQNR: 40, topOneAgreement: 0.93))
+
+  /// Weights of 4 bits.
+  public static let int4 = Recipe(
+    name: "int4",
+    summary: "weights of the blocks and of a vocabulary in Q4_1 blocks, fp16 storage for the rest, fp32 arithmetic",
+    int8Roles: [], weightBlocks: .q4_1, matrixStorage: .f16, normWeights: .never,
+    gates: Gates(outputSQNR: 10, layerSQNR: 18, topOneAgreement: 0.85))
 
   /// Half-precision storage.
   public static let f16 = Recipe(

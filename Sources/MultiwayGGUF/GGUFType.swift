@@ -1,3 +1,5 @@
+public import MultiwayCore
+
 /// The element types of GGUF tensors (`ggml_type`). The numbers 4, 5, 31–33 and 36–38 were removed from the format.
 public enum GGUFType: UInt32, CaseIterable, Hashable, Sendable {
   // swift-format-ignore: AllPublicDeclarationsHaveDocumentation
@@ -25,24 +27,48 @@ public enum GGUFType: UInt32, CaseIterable, Hashable, Sendable {
   /// The name as GGUF tools print it: `F32`, `Q8_0`, `Q4_K`.
   public var name: String { "\(self)".uppercased() }
 
-  private var layout: (block: Int, bytes: Int) {
+  /// The type of the blocks, for those that are decoded; nil for the others and for plain numbers.
+  public var blockType: BlockType? {
     switch self {
+    case .q4_0: .q4_0
+    case .q4_1: .q4_1
+    case .q5_0: .q5_0
+    case .q5_1: .q5_1
+    case .q8_0: .q8_0
+    case .q4_k: .q4_k
+    case .q5_k: .q5_k
+    case .q6_k: .q6_k
+    default: nil
+    }
+  }
+
+  /// The type of tensors in such blocks.
+  public init(_ block: BlockType) {
+    self =
+      switch block {
+      case .q4_0: .q4_0
+      case .q4_1: .q4_1
+      case .q5_0: .q5_0
+      case .q5_1: .q5_1
+      case .q8_0: .q8_0
+      case .q4_k: .q4_k
+      case .q5_k: .q5_k
+      case .q6_k: .q6_k
+      }
+  }
+
+  private var layout: (block: Int, bytes: Int) {
+    if let block = blockType { return (block.elementCount, block.byteCount) }
+    return switch self {
     case .f32, .i32: (1, 4)
     case .f16, .bf16, .i16: (1, 2)
     case .i8: (1, 1)
     case .i64, .f64: (1, 8)
-    case .q4_0, .iq4_nl: (32, 18)
-    case .q4_1: (32, 20)
-    case .q5_0: (32, 22)
-    case .q5_1: (32, 24)
-    case .q8_0: (32, 34)
+    case .iq4_nl: (32, 18)
     case .q8_1: (32, 36)
     case .mxfp4: (32, 17)
     case .q2_k: (256, 84)
     case .q3_k, .iq3_s: (256, 110)
-    case .q4_k: (256, 144)
-    case .q5_k: (256, 176)
-    case .q6_k: (256, 210)
     case .q8_k: (256, 292)
     case .iq2_xxs, .tq2_0: (256, 66)
     case .iq2_xs: (256, 74)
@@ -52,6 +78,7 @@ public enum GGUFType: UInt32, CaseIterable, Hashable, Sendable {
     case .iq4_xs: (256, 136)
     case .iq1_m: (256, 56)
     case .tq1_0: (256, 54)
+    case .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q4_k, .q5_k, .q6_k: preconditionFailure("a block type's layout is its own")
     }
   }
 

@@ -25,7 +25,7 @@ extension Graph: CustomStringConvertible {
 
   private func constantDescription(_ id: ConstantID) -> String {
     let constant = self[id]
-    return "\(constant.name):\(constant.data.dtype.shortName)\(constant.data.shape)"
+    return "\(constant.name):\(constant.data.typeName)\(constant.data.shape)"
   }
 
   private func attributes(of op: Op) -> [String] {

@@ -33,6 +33,10 @@ public indirect enum TensorExpression: Sendable {
   case batchNormShift(BatchNorm, bias: TensorExpression?)
   /// The elements in another dtype, rounded to nearest even.
   case cast(TensorExpression, DType)
+  /// The fp32 numbers that a matrix's blocks stand for; its rows fill whole ones.
+  case blocks(TensorExpression, BlockType)
+  /// Those blocks, u8 [rows, bytes of a row].
+  case blockBytes(TensorExpression, BlockType)
   /// One of the tensors that a matrix is quantized into.
   case quantized(QuantizedMatrix, QuantizedMatrix.Component)
 }
@@ -126,8 +130,9 @@ extension TensorExpression {
       Shape([parts.reduce(0) { $0 + $1.shape[0] }] + (parts.first?.shape.dimensions.dropFirst() ?? []))
     case .resampled(let source, let resampling): Shape([resampling.rows] + source.shape.dimensions.dropFirst())
     case .scaled(let source, _), .columnsScaled(let source, _), .rowsScaled(let source, _), .cast(let source, _),
-      .sum(let source, _):
+      .sum(let source, _), .blocks(let source, _):
       source.shape
+    case .blockBytes(let source, let type): type.byteShape(of: source.shape) ?? source.shape
     case .shiftedBias(_, let weight, _): [weight.shape[0]]
     case .batchNormScale(let norm), .batchNormShift(let norm, _): norm.weight.shape
     case .quantized(let matrix, .panels):
@@ -142,7 +147,10 @@ extension TensorExpression {
     case .stored(let tensor): tensor.dtype
     case .reshaped(let source, _), .permuted(let source, _), .rows(let source, _), .columns(let source, _): source.dtype
     case .joinedRows(let parts): Set(parts.map(\.dtype)).count == 1 ? parts[0].dtype : .f32
-    case .scaled, .columnsScaled, .rowsScaled, .shiftedBias, .sum, .resampled, .batchNormScale, .batchNormShift: .f32
+    case .scaled, .columnsScaled, .rowsScaled, .shiftedBias, .sum, .resampled, .batchNormScale, .batchNormShift,
+      .blocks:
+      .f32
+    case .blockBytes: .u8
     case .cast(_, let dtype): dtype
     case .quantized(_, .panels): .i8
     case .quantized(_, .scales): .f32
@@ -155,7 +163,8 @@ extension TensorExpression {
     switch self {
     case .stored(let tensor): [tensor]
     case .reshaped(let source, _), .permuted(let source, _), .rows(let source, _), .columns(let source, _),
-      .scaled(let source, _), .cast(let source, _), .resampled(let source, _):
+      .scaled(let source, _), .cast(let source, _), .resampled(let source, _), .blocks(let source, _),
+      .blockBytes(let source, _):
       source.sources
     case .joinedRows(let parts): parts.flatMap(\.sources)
     case .sum(let left, let right): left.sources + right.sources
@@ -166,4 +175,20 @@ extension TensorExpression {
     case .quantized(let matrix, _): matrix.weight.sources
     }
   }
+}
+
+extension TensorExpression {
+  /// The blocks of a matrix that is stored in such as kernels compute with, or shall be; nil for any other tensor.
+  public var encoded: (type: BlockType, bytes: TensorExpression)? {
+    switch self {
+    case .blocks(let source, let type): return (type, .blockBytes(source, type))
+    case .stored(let tensor):
+      guard tensor.shape.rank == 2, let (type, bytes) = tensor.blocks, type.isComputed else { return nil }
+      return (type, .stored(bytes))
+    default: return nil
+    }
+  }
+
+  /// What a file calls the type of the elements: `q8_0` where they are stored in blocks, the dtype's name elsewhere.
+  public var typeName: String { encoded?.type.rawValue ?? dtype.shortName }
 }

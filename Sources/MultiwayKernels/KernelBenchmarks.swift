@@ -129,12 +129,12 @@ public enum KernelBenchmarks {
     return fastest
   }
 
-  private static func best(_ repetitions: Int, _ body: () -> Void) -> Double {
+  static func best(_ repetitions: Int, _ body: () -> Void) -> Double {
     (0..<max(1, repetitions)).map { _ in ContinuousClock().measure(body) / .seconds(1) }.min() ?? 0
   }
 
   /// Numbers in −1 ..< 1 that repeat on every machine.
-  private static func pattern(_ count: Int) -> [Float] {
+  static func pattern(_ count: Int) -> [Float] {
     (0..<count).map { Float(($0 &* 7919) % 2003) / 1001.5 - 1 }
   }
 }

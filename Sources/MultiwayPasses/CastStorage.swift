@@ -16,10 +16,14 @@ public struct CastStorage: Pass {
   /// The roles to cast; nil for all.
   public var roles: Set<Role>?
 
+  /// True where matrices in blocks stay in them.
+  public var keepsBlocks: Bool
+
   /// Makes the pass.
-  public init(_ dtype: DType, roles: Set<Role>? = nil) {
+  public init(_ dtype: DType, roles: Set<Role>? = nil, keepsBlocks: Bool = false) {
     self.dtype = dtype
     self.roles = roles
+    self.keepsBlocks = keepsBlocks
   }
 
   /// Casts every floating-point matrix of the roles.
@@ -35,7 +39,8 @@ public struct CastStorage: Pass {
       let constant = graph.constants[index]
       guard constant.data.shape.rank == 2, constant.role != .relativePositionBias, !scales.contains(ConstantID(index)),
         constant.data.dtype.isFloatingPoint,
-        constant.data.dtype != dtype,
+        constant.data.dtype != dtype || constant.data.encoded != nil,
+        !(keepsBlocks && constant.data.encoded != nil),
         roles?.contains(constant.role) ?? true
       else { continue }
       graph.constants[index].data = .cast(constant.data, dtype)

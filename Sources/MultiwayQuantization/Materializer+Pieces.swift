@@ -81,7 +81,9 @@ extension Materializer {
     else { return nil }
     // What is computed passes through fp32 on its way.
     let bits = max(expression.dtype.bitWidth, view(of: expression) == nil ? 32 : 0)
-    let (width, overflow) = (shape.elementCount / shape[0]).multipliedReportingOverflow(by: bits)
+    var elements = shape.elementCount / shape[0]
+    if case .blockBytes(let source, _) = expression { elements = source.shape.elementCount / shape[0] }
+    let (width, overflow) = elements.multipliedReportingOverflow(by: bits)
     guard !overflow, width > 0 else { return nil }
     let step = max(1, pieceSize / max(1, (width + 7) / 8))
     // Packed elements are cut between bytes only.
@@ -110,8 +112,10 @@ extension Materializer {
       return sum([sources, overflow ? .max : matrix, floats(expression), floats(expression)])
     default:
       if let step = rowStep(of: expression, pieceSize: pieceSize) {
+        var elements = expression.shape.elementCount / expression.shape[0]
+        if case .blockBytes(let source, _) = expression { elements = source.shape.elementCount / expression.shape[0] }
         // Views, their numbers, and what is made of them.
-        return sum([sources, step * (expression.shape.elementCount / expression.shape[0]) * 12])
+        return sum([sources, step * elements * 12])
       }
       let all = sum(expression.sources.map { $0.shape.byteCount(of: .f32) ?? .max / 8 })
       return sum([sources, all, all, floats(expression), floats(expression)])

@@ -73,6 +73,8 @@ public struct Materializer {
       case .sums: return tensors.sums
       }
     case .joinedRows(let parts): return try joinedRows(parts)
+    case .blockBytes(let source, let type): return try encode(source, type)
+    case .blocks(let source, let type): return try decoded(source, type).load()
     case .stored, .scaled, .columnsScaled, .rowsScaled, .shiftedBias, .sum, .resampled, .batchNormScale,
       .batchNormShift:
       return TensorBytes(copying: try floats(of: expression))
@@ -104,6 +106,7 @@ public struct Materializer {
     case .shiftedBias(let bias, let weight, let shift): return try shiftedBias(bias, weight, shift)
     case .sum(let left, let right): return try sum(left, right)
     case .resampled(let source, let resampling): return try resampled(source, resampling)
+    case .blocks(let source, let type): return try decoded(source, type).load().array(of: Float.self)
     case .joinedRows:
       let elements = try bytes(of: expression)
       return try StoredTensor(
@@ -114,7 +117,7 @@ public struct Materializer {
       return try StoredTensor(
         name: "cast", dtype: dtype, shape: expression.shape, storage: MemoryStorage(elements)
       ).floats()
-    case .stored, .quantized:
+    case .stored, .quantized, .blockBytes:
       throw TensorError(.unsupported, "\(expression.dtype.rawValue) elements cannot be read as numbers")
     }
   }
@@ -156,7 +159,7 @@ extension Materializer {
     switch expression {
     case .stored: true
     case .cast(let source, _), .scaled(let source, _), .columnsScaled(let source, _), .rowsScaled(let source, _),
-      .rows(let source, _), .columns(let source, _):
+      .rows(let source, _), .columns(let source, _), .blocks(let source, _), .blockBytes(let source, _):
       isRowwise(source)
     case .reshaped(let source, let shape): keepsRows(source, shape) && isRowwise(source)
     case .permuted: view(of: expression) != nil
@@ -168,6 +171,8 @@ extension Materializer {
   static func rows(_ range: Range<Int>, of expression: TensorExpression) -> TensorExpression {
     switch expression {
     case .cast(let source, let dtype): .cast(rows(range, of: source), dtype)
+    case .blocks(let source, let type): .blocks(rows(range, of: source), type)
+    case .blockBytes(let source, let type): .blockBytes(rows(range, of: source), type)
     case .scaled(let source, let factor): .scaled(rows(range, of: source), by: factor)
     case .columnsScaled(let source, let scales): .columnsScaled(rows(range, of: source), by: scales)
     case .columns(let source, let columns): .columns(rows(range, of: source), columns)

@@ -50,6 +50,13 @@ struct ConstantLoader {
     return FloatWeights(outputs: shape[0], inputs: shape[1], bytes: floats, type: .f32)
   }
 
+  /// A matrix in the blocks that it is stored in, nil where it is not.
+  mutating func blocks(_ id: ConstantID) throws -> BlockWeights? {
+    guard let (block, data) = graph[id].data.encoded, let type = BlockWeightType(block) else { return nil }
+    let shape = graph[id].data.shape
+    return BlockWeights(outputs: shape[0], inputs: shape[1], bytes: try bytes(of: data), type: type)
+  }
+
   /// A matrix rounded to bfloat16 and packed. The pages that it came from are let go: nothing reads them again.
   mutating func bfloat16(_ id: ConstantID, _ context: KernelContext) throws -> BFloat16Weights {
     let (weights, overflows) = context.bfloat16Weights(try matrix(id))

@@ -65,6 +65,7 @@ extension Step.Operation {
     case .layerNormQuantize: "layer norm, quantize"
     case .quantize: "quantize"
     case .linear(let weights, _): "linear \(weights.type)"
+    case .blockLinear(let weights, _): "linear \(weights.type)"
     case .quantizedLinear: "linear int8"
     case .layerNormRound: "layer norm, round to bf16"
     case .round: "round to bf16"
@@ -93,6 +94,7 @@ extension Step {
   fileprivate func detail(_ plan: MemoryPlan) -> String {
     switch operation {
     case .linear(let weights, let epilogue): text(weights.inputs, weights.outputs, epilogue)
+    case .blockLinear(let weights, let epilogue): text(weights.inputs, weights.outputs, epilogue)
     case .quantizedLinear(let weights, let epilogue): text(weights.inputs, weights.outputs, epilogue)
     case .roundedLinear(let weights, let epilogue): text(weights.inputs, weights.outputs, epilogue)
     case .convolution(let weights, let epilogue, let kernel, _):
@@ -118,6 +120,8 @@ extension Step {
   fileprivate func operations(_ plan: MemoryPlan) -> Double {
     switch operation {
     case .linear(let weights, _):
+      return 2 * Double(plan.rows(reads[0])) * Double(weights.inputs) * Double(weights.outputs)
+    case .blockLinear(let weights, _):
       return 2 * Double(plan.rows(reads[0])) * Double(weights.inputs) * Double(weights.outputs)
     case .quantizedLinear(let weights, _):
       return 2 * Double(plan.rows(reads[0])) * Double(weights.inputs) * Double(weights.outputs)

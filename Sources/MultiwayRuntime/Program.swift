@@ -66,6 +66,7 @@ struct Step: Sendable {
     case layerNormQuantize(NormConstants, groups: Int)
     case quantize(groups: Int)
     case linear(FloatWeights, FusedEpilogue)
+    case blockLinear(BlockWeights, FusedEpilogue)
     case quantizedLinear(Int8Weights, FusedEpilogue)
     case layerNormRound(NormConstants)
     case round
@@ -281,7 +282,10 @@ private struct ProgramBuilder {
       var epilogue = FusedEpilogue(bias: try bias.map { try constants.vector($0) })
       let (residual, result) = fuse(into: &epilogue, node, position)
       guard let bfloat16 else {
-        let operation = Step.Operation.linear(try constants.matrix(weight), epilogue)
+        let operation: Step.Operation =
+          if let blocks = try constants.blocks(weight) { .blockLinear(blocks, epilogue) } else {
+            .linear(try constants.matrix(weight), epilogue)
+          }
         return add(operation, reads: [buffer(of: node.inputs[0])] + residual, writes: [buffer(of: result)])
       }
       let operation = Step.Operation.roundedLinear(try constants.bfloat16(weight, bfloat16), epilogue)

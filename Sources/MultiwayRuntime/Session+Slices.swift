@@ -72,7 +72,7 @@ extension Program {
 extension Step.Operation {
   fileprivate var isProduct: Bool {
     switch self {
-    case .linear, .quantizedLinear, .roundedLinear: true
+    case .linear, .quantizedLinear, .blockLinear, .roundedLinear: true
     default: false
     }
   }

@@ -64,6 +64,18 @@ public final class Session: Sendable {
     KernelBenchmarks.quantizeWeights(context, outputs: 8192, inputs: 2048, groups: 4)
   }
 
+  /// What a model whose weights are in blocks reads for one token, as in decoding: the bytes of all these weights, how many of such a
+  /// second its layers read, one after the other, and how many this machine's memory gives. Nil without such layers.
+  public func weightReading() throws -> (bytes: Int, rate: Double, bandwidth: Double)? {
+    let weights = program.steps.compactMap { step in
+      if case .blockLinear(let weights, _) = step.operation { return weights }
+      return nil
+    }
+    guard let rate = try KernelBenchmarks.tokenBandwidth(context, weights: weights) else { return nil }
+    let bytes = weights.reduce(0) { $0 + BlockWeights.byteCount(outputs: $1.outputs, inputs: $1.inputs, $1.type) }
+    return (bytes, rate, KernelBenchmarks.memoryBandwidth(context))
+  }
+
   /// The number of threads.
   public var threadCount: Int { context.threads }
 

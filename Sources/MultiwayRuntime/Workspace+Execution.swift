@@ -46,7 +46,7 @@ extension Workspace {
   /// Runs one step.
   mutating func execute(_ step: Step, _ context: KernelContext) {
     switch step.operation {
-    case .linear, .quantizedLinear, .layerNorm, .layerNormQuantize, .quantize, .attention:
+    case .linear, .blockLinear, .quantizedLinear, .layerNorm, .layerNormQuantize, .quantize, .attention:
       executeLayer(step, context)
     case .roundedLinear, .layerNormRound, .round: executeRounded(step, context)
     case .patchify, .embedding, .prependToken, .addPositions, .zeroPadding, .meanTokens, .selectToken, .dropTokens,
@@ -85,6 +85,9 @@ extension Workspace {
     let width = plan.shapes[input.index].last
     switch step.operation {
     case .linear(let weights, let fused):
+      context.linear(
+        &arena, rows: rows, x: region(input), weights: weights, epilogue: epilogue(fused, step), into: region(output))
+    case .blockLinear(let weights, let fused):
       context.linear(
         &arena, rows: rows, x: region(input), weights: weights, epilogue: epilogue(fused, step), into: region(output))
     case .quantizedLinear(let weights, let fused):

@@ -18,6 +18,7 @@ static const struct { const char *name; mwk_isa isa; } sets[MWK_ISA_COUNT] = {
 
 LENGTHS(vectors, 0, 1, 3, 15, 16, 17, 31, 33, 64, 88, 197);
 LENGTHS(inputs, 1, 3, 4, 5, 8, 15, 16, 17, 24, 33, 36, 88);
+LENGTHS(whole_blocks, 32, 64, 96, 512, 544, 1056);
 LENGTHS(long_inputs, 4096, 65536);
 LENGTHS(tokens, 1, 5, 6, 7, 63, 64, 65);
 LENGTHS(conversions, 0, 1, 15, 16, 17, 33, 65536);
@@ -28,6 +29,7 @@ static const kernel_case cases[] = {
     CASE(layer_norm, vectors),   CASE(quantize_rows, vectors), CASE(normalize, vectors),
     CASE(elementwise, vectors),  CASE(tables, vectors),        CASE(convert, conversions),
     CASE(layout, vectors),       CASE(linear_f32, inputs),     CASE(linear_i8, inputs),
+    CASE(linear_blocks, whole_blocks), CASE(encode_blocks, tokens),
     CASE(extreme_i8, long_inputs), CASE(panels, inputs),       CASE(attention, tokens),
     CASE(caption, tokens),       CASE(convolution, channels),  CASE(feature_maps, channels),
     CASE(int8_block, widths),    CASE(float_block, widths),

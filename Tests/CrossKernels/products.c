@@ -34,6 +34,63 @@ void linear_f32_case(const mwk_context *context, size_t inputs, digest *d) {
     }
 }
 
+/// Blocks of numbers, or of any bits, in which scales are NaN and infinite too.
+static void *blocks_of(const mwk_context *context, numbers *n, mwk_block_type type, size_t count, bool hostile, digest *d) {
+  size_t size = count * mwk_block_bytes(type), broken = 0;
+  char *blocks = (char *)guarded(size + 1);
+  if (hostile) {
+    memcpy(blocks, bytes(n, size), size);
+    return blocks;
+  }
+  CHECK(mwk_encode_blocks(context, type, count, floats(n, MWK_BLOCK * count, 0.3f), blocks, &broken) == mwk_ok);
+  CHECK(broken == 0);
+  add_bytes(d, size, blocks);
+  return blocks;
+}
+
+void linear_blocks_case(const mwk_context *context, size_t inputs, digest *d) {
+  numbers n = seeded(inputs + 18);
+  for (size_t shape = 0; shape < SHAPES; shape++)
+    for (size_t few = 0; few < 3; few++)
+      for (uint32_t type = mwk_block_q8_0; type <= mwk_block_q4_1; type++) {
+        // The rows of this file's tiles, and those that are computed straight from the blocks.
+        size_t rows = few ? 1 + few * shape % 4 : row_counts[shape], outputs = output_counts[shape], stride = outputs + 3;
+        size_t extent = (rows - 1) * stride + outputs, count = outputs * (inputs / MWK_BLOCK);
+        mwk_linear_blocks_job job = {
+            .rows = rows, .inputs = inputs, .outputs = outputs,
+            .x = floats(&n, rows * (inputs + 3), 1), .x_stride = inputs + 3,
+            .blocks = blocks_of(context, &n, (mwk_block_type)type, count, few == 2, d), .type = (mwk_block_type)type,
+            .bias = type == mwk_block_q8_0 ? NULL : floats(&n, outputs, 1),
+            .residual = type == mwk_block_q4_0 ? NULL : floats(&n, extent, 1),
+            .activation = type == mwk_block_q4_0 ? mwk_activation_gelu : mwk_activation_none,
+            .y = room(extent), .y_stride = stride,
+        };
+        CHECK(mwk_linear_blocks(context, &job) == mwk_ok);
+        add_floats(d, extent, job.y);
+        release_guarded();
+      }
+}
+
+/// Numbers of every magnitude, and blocks that cannot be encoded, which are counted.
+void encode_blocks_case(const mwk_context *context, size_t count, digest *d) {
+  numbers n = seeded(count + 19);
+  for (uint32_t type = mwk_block_q8_0; type <= mwk_block_q4_1; type++)
+    for (int power = -40; power <= 20; power += 5) {
+      size_t size = count * mwk_block_bytes((mwk_block_type)type), broken = 0;
+      float *x = floats(&n, MWK_BLOCK * count, ldexpf(1, power));
+      for (size_t i = 0; i < count; i += 3)
+        for (size_t k = 0; k < MWK_BLOCK; k++) x[i * MWK_BLOCK + k] = k % 5 && i % 2 ? 0 : ldexpf(1, power);
+      void *blocks = bytes(&n, size);
+      CHECK(mwk_encode_blocks(context, (mwk_block_type)type, count, x, blocks, &broken) == mwk_ok);
+      add_word(d, broken);
+      if (!broken) add_bytes(d, size, blocks);
+      CHECK(mwk_encode_blocks(context, (mwk_block_type)type, count, hard_floats(&n, MWK_BLOCK * count, 1), blocks,
+                              &broken) == mwk_ok);
+      add_word(d, broken);
+      release_guarded();
+    }
+}
+
 void convolution_case(const mwk_context *context, size_t channels, digest *d) {
   numbers n = seeded(channels + 12);
   for (size_t kernel = 1; kernel <= 5; kernel += 2) {

@@ -56,6 +56,8 @@ void elementwise_case(const mwk_context *context, size_t count, digest *d);
 void tables_case(const mwk_context *context, size_t width, digest *d);
 void convert_case(const mwk_context *context, size_t count, digest *d);
 void linear_f32_case(const mwk_context *context, size_t inputs, digest *d);
+void linear_blocks_case(const mwk_context *context, size_t inputs, digest *d);
+void encode_blocks_case(const mwk_context *context, size_t count, digest *d);
 void convolution_case(const mwk_context *context, size_t channels, digest *d);
 void linear_i8_case(const mwk_context *context, size_t inputs, digest *d);
 void extreme_i8_case(const mwk_context *context, size_t inputs, digest *d);

@@ -140,4 +140,37 @@ import Testing
     }
     #expect(panels?.code == .malformedGraph)
   }
+
+  /// Blocks that artifacts do not hold, or not so, and blocks in a place that takes none.
+  @Test func blocksInWrongPlacesAreDeclaredErrors() throws {
+    let folder = try ScratchFolder()
+    _ = try SampleArtifact.write(in: folder)
+    let sample = try GGUFContainer.read(try MappedFile(path: folder.path("sample.gguf")))
+    let cases: [(tensor: String, dimensions: [Int], type: GGUFType)] = [
+      ("norm.weight", [32], .q8_0), ("patch.weight", [2, 2, 32], .q8_0), ("patch.weight", [8, 32], .q5_0),
+      ("patch.weight", [8, 256], .q4_k), ("patch.weight", [8, 32], .q4_1), ("hidden.panels", [70, 32], .q8_0),
+      ("hidden.scales", [1, 96], .q4_0),
+    ]
+    for (name, dimensions, type) in cases {
+      let tensors = sample.tensors.map { tensor -> (name: String, dimensions: [Int], type: GGUFType) in
+        if tensor.name == name { return (name, dimensions, type) }
+        return (tensor.name, tensor.dimensions, tensor.type)
+      }
+      var writer = try GGUFWriter(
+        path: folder.path("wrong.gguf"), overwrite: true,
+        metadata: sample.metadata.filter { !$0.key.contains("digest") }, tensors: tensors, alignment: 64)
+      for tensor in tensors {
+        let size = try #require(tensor.type.byteCount(of: tensor.dimensions))
+        let bytes = TensorBytes(copying: [UInt8](repeating: 0x7C, count: size))
+        try writer.writeTensor(bytes.span)
+      }
+      try writer.finish()
+      do {
+        _ = try Artifact.read(try MappedFile(path: folder.path("wrong.gguf")))
+        Issue.record("\(name) \(dimensions) \(type) was read")
+      } catch let error as any DiagnosedError {
+        #expect(error.category == .data && !error.diagnosis.found.isEmpty)
+      }
+    }
+  }
 }

@@ -247,3 +247,76 @@ private struct Samples {
     }
   }
 }
+
+/// Matrices in blocks of ggml.
+@Suite struct BlockMaterializerTests {
+  private static let shape: Shape = [70, 96]
+
+  private func matrix(_ change: (inout [Float]) -> Void = { _ in }) -> TensorExpression {
+    var generator = SeededGenerator(seed: 12)
+    var weights = generator.floats(Self.shape.elementCount, in: -0.2...0.2)
+    change(&weights)
+    return .stored(StoredTensor(name: "w", dtype: .f32, shape: Self.shape, elements: weights))
+  }
+
+  /// The numbers are what the bytes stand for, in every piece and of any rows; bytes in a file are read in place.
+  @Test(arguments: BlockType.allCases.filter(\.isComputed)) func bytesAndNumbersAgree(type: BlockType) throws {
+    var materializer = Materializer(discardsSources: false)
+    let expression = TensorExpression.blocks(matrix(), type)
+    let (encodedType, data) = try #require(expression.encoded)
+    #expect(encodedType == type && data.dtype == .u8 && expression.typeName == type.rawValue)
+    #expect(data.shape == [70, 3 * type.byteCount] && expression.shape == Self.shape && expression.dtype == .f32)
+    let bytes = try materializer.bytes(of: data)
+    let storage = BlockStorage(type, elementCount: Self.shape.elementCount, blocks: MemoryStorage(bytes))
+    let stored = StoredTensor(name: "w", dtype: .f32, shape: Self.shape, storage: storage)
+    let numbers = try stored.floats()
+    #expect(try materializer.floats(of: expression) == numbers)
+    #expect(try materializer.bytes(of: expression).array(of: Float.self) == numbers)
+    #expect(try materializer.floats(of: .rows(expression, 3..<5)) == Array(numbers[3 * 96..<5 * 96]))
+    for pieceSize in [1, 1000, 1 << 20] {
+      for (form, whole) in [
+        (data, bytes.array(of: UInt8.self)), (expression, TensorBytes(copying: numbers).array(of: UInt8.self)),
+      ] {
+        var pieces: [UInt8] = []
+        var peeking = Materializer(peekingFor: nil)
+        try peeking.stream(form, pieceSize: pieceSize) { piece, _ in pieces += piece.array(of: UInt8.self) }
+        #expect(pieces == whole)
+        #expect(Materializer.workingByteCount(of: form, pieceSize: pieceSize) <= 5 * 70 * 96 * 4)
+      }
+    }
+    let (readType, view) = try #require(TensorExpression.stored(stored).encoded)
+    #expect(readType == type && stored.typeName == type.rawValue && stored.storedByteCount == bytes.byteCount)
+    #expect(try materializer.bytes(of: view).array(of: UInt8.self) == bytes.array(of: UInt8.self))
+  }
+
+  /// A view that does not begin with a block, or is no matrix, is read as numbers.
+  @Test func otherViewsAreNumbers() throws {
+    var materializer = Materializer(discardsSources: false)
+    let bytes = try materializer.bytes(of: .blockBytes(matrix(), .q8_0))
+    let storage = BlockStorage(.q8_0, elementCount: Self.shape.elementCount, blocks: MemoryStorage(bytes))
+    func view(_ shape: Shape, offset: Int, strides: [Int]? = nil) -> StoredTensor {
+      StoredTensor(name: "w", dtype: .f32, shape: shape, strides: strides, elementOffset: offset, storage: storage)
+    }
+    #expect(view([2, 96], offset: 96).blocks?.bytes.elementOffset == 3 * 34)
+    for tensor in [
+      view([2, 96], offset: 16), view([6, 16], offset: 0), view([96, 2], offset: 0, strides: [1, 96]),
+      view([70, 97], offset: 0),
+    ] { #expect(tensor.blocks == nil) }
+    #expect(TensorExpression.stored(view([96], offset: 0)).encoded == nil)
+  }
+
+  @Test func whatCannotBeEncodedIsNamed() throws {
+    for (value, code) in [(Float.nan, QuantizationErrorCode.nonFinite), (1e8, .overflow)] {
+      var materializer = Materializer(discardsSources: false)
+      let error = #expect(throws: QuantizationError.self) {
+        _ = try materializer.bytes(of: .blockBytes(matrix { $0[100] = value }, .q4_1))
+      }
+      #expect(error?.code == code && error?.diagnosis.tensor == "w")
+    }
+    var materializer = Materializer(discardsSources: false)
+    let narrow = TensorExpression.stored(
+      StoredTensor(name: "w", dtype: .f32, shape: [2, 33], elements: [Float](repeating: 0, count: 66)))
+    #expect(throws: TensorError.self) { _ = try materializer.bytes(of: .blockBytes(narrow, .q8_0)) }
+    #expect(throws: TensorError.self) { _ = try materializer.bytes(of: .blockBytes(matrix(), .q5_0)) }
+  }
+}

@@ -259,6 +259,8 @@ ROWS = [
     Row(".gguf artifact f16", "gguf", partial(gguf_reads, verb="convert", name="beit3_f16.gguf", options=("--dtype", "f16"))),
     Row(".gguf artifact bf16", "gguf", partial(gguf_reads, verb="convert", name="beit3_bf16.gguf", options=("--dtype", "bf16"))),
     Row(".gguf artifact int8", "gguf", partial(gguf_reads, verb="quantize", name="beit3_int8.gguf")),
+    Row(".gguf artifact int8-weights", "gguf", partial(gguf_reads, verb="quantize", name="beit3_q8.gguf", options=("--recipe", "int8-weights"))),
+    Row(".gguf artifact int4", "gguf", partial(gguf_reads, verb="quantize", name="beit3_q4.gguf", options=("--recipe", "int4"))),
     Row(".gguf plain, every type", "gguf", partial(gguf_reads, verb="convert", name="types.gguf", source=every_type)),
     Row(".onnx f32", "onnx.checker, ONNX Runtime, OpenVINO", partial(onnx_runs, dtype="keep")),
     Row(".onnx f16", "onnx.checker, ONNX Runtime, OpenVINO", partial(onnx_runs, dtype="f16")),

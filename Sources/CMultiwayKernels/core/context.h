@@ -14,6 +14,7 @@ struct mwk_context {
   const mwk_convert *convert;
   const mwk_gemm_f32 *gemm_f32;
   const mwk_gemm_i8 *gemm_i8;
+  const mwk_gemm_blocks *gemm_blocks;
   const mwk_gemm_bf16 *gemm_bf16;  // or NULL
 };
 

@@ -44,6 +44,15 @@ typedef struct {
   size_t (*to_bf16)(size_t n, const float *x, void *y);
 } mwk_convert;
 
+/// As in the public header; known to the compiler where the type is.
+MWK_INLINE size_t mwk_bytes_of_block(mwk_block_type type) {
+  switch (type) {
+  case mwk_block_q4_0: return 18;
+  case mwk_block_q4_1: return 20;
+  default: return 34;
+  }
+}
+
 /// What follows a tile of sums. All pointers stand at the tile's first row and output.
 typedef struct {
   const float *partial;          // or NULL; rows are MWK_PANEL apart; added before the activation
@@ -91,11 +100,28 @@ typedef struct {
   void (*interleave)(size_t pairs, const uint16_t *even, const uint16_t *odd, uint16_t *panel);
 } mwk_gemm_bf16;
 
+/// Weights in blocks of 32. Sums are 16 chains, k mod 16, and their tree: the same numbers whichever entry makes them.
+typedef struct {
+  /// The most rows that `direct` takes, and `tile`; the outputs that lie together in a panel.
+  size_t direct_rows, tile_rows, group;
+  /// sums[r·64 + o] of at most 64 outputs, whose blocks are decoded in registers and used at once.
+  void (*direct)(mwk_block_type type, size_t rows, size_t outputs, size_t inputs, const float *x, size_t x_stride,
+                 const void *blocks, float *sums);
+  /// Decodes the blocks of some outputs to [⌈outputs/group⌉][inputs/16][group][16], zero padded.
+  void (*decode)(mwk_block_type type, size_t outputs, size_t inputs, const void *blocks, float *panel);
+  /// sums[r·64 + o] from a panel of at most 64 outputs. `partial` is [tile_rows][64][16] of scratch.
+  void (*tile)(size_t rows, size_t outputs, size_t inputs, const float *x, size_t x_stride, const float *panel,
+               float *partial, float *sums);
+  /// Encodes 32 · count numbers; returns how many blocks cannot be.
+  size_t (*encode)(mwk_block_type type, size_t count, const float *x, void *blocks);
+} mwk_gemm_blocks;
+
 const mwk_elementwise *mwk_elementwise_for(mwk_isa isa);
 const mwk_rows *mwk_rows_for(mwk_isa isa);
 const mwk_convert *mwk_convert_for(mwk_isa isa);
 const mwk_gemm_f32 *mwk_gemm_f32_for(mwk_isa isa);
 const mwk_gemm_i8 *mwk_gemm_i8_for(mwk_isa isa);
+const mwk_gemm_blocks *mwk_gemm_blocks_for(mwk_isa isa);
 /// NULL where the instruction set or this CPU has no bf16 multiplier.
 const mwk_gemm_bf16 *mwk_gemm_bf16_for(mwk_isa isa);
 

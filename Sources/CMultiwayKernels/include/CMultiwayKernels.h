@@ -27,6 +27,8 @@ bool mwk_cpu_supports(mwk_isa isa);
 typedef enum : uint32_t { mwk_ok = 0, mwk_out_of_memory = 1, mwk_unsupported = 2, mwk_no_thread = 3 } mwk_status;
 typedef enum : uint32_t { mwk_activation_none = 0, mwk_activation_gelu = 1 } mwk_activation;
 typedef enum : uint32_t { mwk_weight_f32 = 0, mwk_weight_f16 = 1, mwk_weight_bf16 = 2 } mwk_weight_type;
+/// ggml's types of 32 weights in a block: a scale, with q4_1 an offset (halves), then bytes, or four bits of weights 0…15 and 16…31.
+typedef enum : uint32_t { mwk_block_q8_0 = 0, mwk_block_q4_0 = 1, mwk_block_q4_1 = 2 } mwk_block_type;
 typedef enum : uint32_t { mwk_attention_full = 0, mwk_attention_caption = 1 } mwk_attention_mode;
 typedef enum : uint32_t { mwk_attention_f32 = 0, mwk_attention_i8 = 1 } mwk_attention_arithmetic;
 
@@ -93,6 +95,32 @@ typedef struct {
 
 /// y = activation(Σ x·w + bias) + residual, each Σ one chain of fma in the order of k.
 mwk_status mwk_linear_f32(const mwk_context *context, const mwk_linear_f32_job *job);
+
+/// Weights in a block.
+#define MWK_BLOCK ((size_t)32)
+/// Bytes of a block.
+size_t mwk_block_bytes(mwk_block_type type);
+
+typedef struct {
+  size_t rows, inputs, outputs; // inputs a multiple of 32
+  const float *x;               // [rows], x_stride apart
+  size_t x_stride;
+  const void *blocks;           // [outputs][inputs / 32] at any address
+  mwk_block_type type;
+  const float *bias;            // [outputs] or NULL
+  const float *residual;        // rows as y's, or NULL; may be y
+  mwk_activation activation;
+  float *y;                     // [rows], y_stride apart
+  size_t y_stride;
+} mwk_linear_blocks_job;
+
+/// y = activation(Σ x·w + bias) + residual. Each Σ is 16 chains of fma in the order of k, one for each k mod 16, then their tree.
+mwk_status mwk_linear_blocks(const mwk_context *context, const mwk_linear_blocks_job *job);
+
+/// Encodes 32 · count numbers as blocks; `broken` receives how many blocks hold a number which is not finite, or one too large for the
+/// type: what was written for them means nothing.
+mwk_status mwk_encode_blocks(const mwk_context *context, mwk_block_type type, size_t count, const float *x, void *blocks,
+                             size_t *broken);
 
 /// Whether this CPU has a bf16 multiplier that kernels exist for, and whether an instruction set's kernels use it. Its sums are not
 /// the same on every CPU: nothing uses it unless it is asked for. Without it the functions below return mwk_unsupported.
@@ -264,6 +292,8 @@ void mwk_quantized_row_products(size_t rows, size_t inputs, size_t tokens, const
 double mwk_peak_i8(mwk_isa isa, size_t iterations, int32_t *sink);
 double mwk_peak_f32(mwk_isa isa, size_t iterations, float *sink);
 double mwk_peak_bf16(mwk_isa isa, size_t iterations, float *sink);
+/// Reads `bytes` bytes, a multiple of 64 in 64-byte aligned memory, once on all threads; `sink` keeps their sum alive.
+mwk_status mwk_read_memory(const mwk_context *context, size_t bytes, const void *memory, uint64_t *sink);
 
 #if defined(__cplusplus)
 }

@@ -139,6 +139,21 @@ MWK_INLINE v16 v_load_f16(const void *p) {
   const __m128i *h = p;
   return V16(_mm256_cvtph_ps(_mm_loadu_si128(h)), _mm256_cvtph_ps(_mm_loadu_si128(h + 1)));
 }
+MWK_INLINE float f16_at(const void *p) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_loadl_epi64((const __m128i *)p))); }
+MWK_INLINE v16 signed_bytes(__m128i bytes) {
+  return i_float(IV16(_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(bytes, bytes))));
+}
+MWK_INLINE v16 v_load_i8(const void *p) { return signed_bytes(_mm_loadu_si128((const __m128i *)p)); }
+MWK_INLINE void v_load_nibbles(const void *p, int first, v16 scale, v16 offset, v16 w[2]) {
+  __m128i bytes = _mm_loadu_si128((const __m128i *)p), low = _mm_set1_epi8(15), from = _mm_set1_epi8((char)first);
+  w[0] = v_fma(scale, signed_bytes(_mm_add_epi8(_mm_and_si128(bytes, low), from)), offset);
+  w[1] = v_fma(scale, signed_bytes(_mm_add_epi8(_mm_and_si128(_mm_srli_epi16(bytes, 4), low), from)), offset);
+}
+MWK_INLINE v16 v_sums(const v16 a[MWK_LANES]) {
+  float sums[MWK_LANES];
+  for (int i = 0; i < MWK_LANES; i++) sums[i] = v_sum(a[i]);
+  return v_load(sums);
+}
 MWK_INLINE v16 v_load_bf16(const void *p) {
   const __m128i *h = p;
   __m256i l = _mm256_cvtepu16_epi32(_mm_loadu_si128(h)), u = _mm256_cvtepu16_epi32(_mm_loadu_si128(h + 1));

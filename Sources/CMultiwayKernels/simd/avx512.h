@@ -77,6 +77,33 @@ MWK_INLINE void i_quads(int8_t *p, iv16 a, iv16 b, iv16 c, iv16 d) {
 }
 
 MWK_INLINE v16 v_load_f16(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
+MWK_INLINE float f16_at(const void *p) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_loadl_epi64((const __m128i *)p))); }
+MWK_INLINE v16 v_load_i8(const void *p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+/// Four bits have 16 values, which one register holds; only the low four bits of a lane choose among them.
+MWK_INLINE void v_load_nibbles(const void *p, int first, v16 scale, v16 offset, v16 w[2]) {
+  v16 count = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  v16 values = v_fma(scale, v_add(count, v_set((float)first)), offset);
+  __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
+  w[0] = _mm512_permutexvar_ps(bytes, values);
+  w[1] = _mm512_permutexvar_ps(_mm512_srli_epi32(bytes, 4), values);
+}
+/// The tree of v_sum, of two vectors, then four, eight and sixteen in one register.
+MWK_INLINE v16 v_sums(const v16 a[MWK_LANES]) {
+  v16 eight[8], four[4], two[2];
+  for (int i = 0; i < 8; i++)  // lanes 0…7 of a pair's halves: + 8
+    eight[i] = v_add(_mm512_shuffle_f32x4(a[2 * i], a[2 * i + 1], 0x44), _mm512_shuffle_f32x4(a[2 * i], a[2 * i + 1], 0xee));
+  for (int i = 0; i < 4; i++)  // + 4: a block of four for each of four vectors
+    four[i] = v_add(_mm512_shuffle_f32x4(eight[2 * i], eight[2 * i + 1], 0x88),
+                    _mm512_shuffle_f32x4(eight[2 * i], eight[2 * i + 1], 0xdd));
+  for (int i = 0; i < 2; i++)  // + 2
+    two[i] = v_add(_mm512_shuffle_ps(four[2 * i], four[2 * i + 1], 0x44), _mm512_shuffle_ps(four[2 * i], four[2 * i + 1], 0xee));
+  v16 sums = v_add(_mm512_shuffle_ps(two[0], two[1], 0x88), _mm512_shuffle_ps(two[0], two[1], 0xdd));  // + 1
+  // Lane 4b + c holds vector 4c + b's: the blocks are the vectors of a four, the lanes the fours.
+  __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  return _mm512_permutexvar_ps(order, sums);
+}
 MWK_INLINE v16 v_load_bf16(const void *p) {
   __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
   return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));

@@ -32,3 +32,12 @@ MWK_INLINE uint32_t mwk_bits_of_float(float value) {
   memcpy(&bits, &value, sizeof bits);
   return bits;
 }
+
+/// Exact; a signalling NaN becomes quiet.
+MWK_INLINE float mwk_float_of_half(uint16_t h) {
+  uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = (h >> 10) & 31u, mantissa = h & 0x3ffu;
+  if (exponent == 31) return mwk_float_of_bits(sign | 0x7f800000u | mantissa << 13 | (mantissa ? 0x400000u : 0u));
+  if (exponent != 0) return mwk_float_of_bits(sign | (exponent + 112u) << 23 | mantissa << 13);
+  float magnitude = (float)mantissa * 0x1p-24f;  // exact: zero and the subnormal halves are multiples of 2⁻²⁴
+  return mwk_float_of_bits(mwk_bits_of_float(magnitude) | sign);
+}

@@ -131,6 +131,32 @@ MWK_INLINE v16 v_load_f16(const void *p) {
   MWK_QUARTERS r.q[i] = vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(bytes + 8 * i)));
   return r;
 }
+MWK_INLINE float f16_at(const void *p) {
+  uint16_t half;
+  memcpy(&half, p, sizeof half);
+  return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(half))), 0);
+}
+MWK_INLINE v16 signed_bytes(int8x16_t bytes) {
+  int16x8_t halves[2] = {vmovl_s8(vget_low_s8(bytes)), vmovl_s8(vget_high_s8(bytes))};
+  v16 r;
+  for (int i = 0; i < 2; i++) {
+    r.q[2 * i] = vcvtq_f32_s32(vmovl_s16(vget_low_s16(halves[i])));
+    r.q[2 * i + 1] = vcvtq_f32_s32(vmovl_s16(vget_high_s16(halves[i])));
+  }
+  return r;
+}
+MWK_INLINE v16 v_load_i8(const void *p) { return signed_bytes(vld1q_s8(p)); }
+MWK_INLINE void v_load_nibbles(const void *p, int first, v16 scale, v16 offset, v16 w[2]) {
+  uint8x16_t bytes = vld1q_u8(p);
+  int8x16_t low = vreinterpretq_s8_u8(vandq_u8(bytes, vdupq_n_u8(15))), high = vreinterpretq_s8_u8(vshrq_n_u8(bytes, 4));
+  w[0] = v_fma(scale, signed_bytes(vaddq_s8(low, vdupq_n_s8((int8_t)first))), offset);
+  w[1] = v_fma(scale, signed_bytes(vaddq_s8(high, vdupq_n_s8((int8_t)first))), offset);
+}
+MWK_INLINE v16 v_sums(const v16 a[MWK_LANES]) {
+  float sums[MWK_LANES];
+  for (int i = 0; i < MWK_LANES; i++) sums[i] = v_sum(a[i]);
+  return v_load(sums);
+}
 MWK_INLINE v16 v_load_bf16(const void *p) {
   const uint8_t *bytes = p;
   v16 r;

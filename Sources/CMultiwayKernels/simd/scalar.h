@@ -101,13 +101,6 @@ MWK_INLINE void i_quads(int8_t *p, iv16 a, iv16 b, iv16 c, iv16 d) {
 /// The low bytes of 16 lanes whose values fit in a byte.
 MWK_INLINE void i_bytes(uint8_t *p, iv16 a) { MWK_EACH p[i] = (uint8_t)a.n[i]; }
 
-MWK_INLINE float half_to_float(uint16_t h) {
-  uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = (h >> 10) & 31u, mantissa = h & 0x3ffu;
-  if (exponent == 31) return mwk_float_of_bits(sign | 0x7f800000u | mantissa << 13 | (mantissa ? 0x400000u : 0u));
-  if (exponent != 0) return mwk_float_of_bits(sign | (exponent + 112u) << 23 | mantissa << 13);
-  float magnitude = (float)mantissa * 0x1p-24f;  // exact: zero and the subnormal halves are multiples of 2⁻²⁴
-  return mwk_float_of_bits(mwk_bits_of_float(magnitude) | sign);
-}
 MWK_INLINE uint16_t float_to_half(float x) {
   uint32_t bits = mwk_bits_of_float(x), sign = (bits >> 16) & 0x8000u, magnitude = bits & 0x7fffffffu;
   if (magnitude > 0x7f800000u) return (uint16_t)(sign | 0x7e00u | ((magnitude >> 13) & 0x3ffu));
@@ -124,7 +117,7 @@ MWK_INLINE v16 v_load_f16(const void *p) {
   uint16_t h[MWK_LANES];
   memcpy(h, p, sizeof h);
   v16 r;
-  MWK_EACH r.f[i] = half_to_float(h[i]);
+  MWK_EACH r.f[i] = mwk_float_of_half(h[i]);
   return r;
 }
 MWK_INLINE v16 v_load_bf16(const void *p) {
@@ -141,6 +134,35 @@ MWK_INLINE void v_store_bf16(uint16_t *p, v16 a) {
     bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
     p[i] = (uint16_t)(nan ? bits >> 16 | 0x40u : (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
   }
+}
+/// A half as a number. Eight bytes may be read.
+MWK_INLINE float f16_at(const void *p) {
+  uint16_t half;
+  memcpy(&half, p, sizeof half);
+  return mwk_float_of_half(half);
+}
+/// 16 signed bytes.
+MWK_INLINE v16 v_load_i8(const void *p) {
+  int8_t bytes[MWK_LANES];
+  memcpy(bytes, p, sizeof bytes);
+  v16 r;
+  MWK_EACH r.f[i] = (float)bytes[i];
+  return r;
+}
+/// fma(scale, first + n, offset) for the low four bits n of 16 bytes, and for the high ones.
+MWK_INLINE void v_load_nibbles(const void *p, int first, v16 scale, v16 offset, v16 w[2]) {
+  uint8_t bytes[MWK_LANES];
+  memcpy(bytes, p, sizeof bytes);
+  MWK_EACH {
+    w[0].f[i] = fmaf(scale.f[i], (float)(first + (bytes[i] & 15)), offset.f[i]);
+    w[1].f[i] = fmaf(scale.f[i], (float)(first + (bytes[i] >> 4)), offset.f[i]);
+  }
+}
+/// v_sum of each of 16 vectors.
+MWK_INLINE v16 v_sums(const v16 a[MWK_LANES]) {
+  v16 r;
+  MWK_EACH r.f[i] = v_sum(a[i]);
+  return r;
 }
 /// How many lanes are finite and at least `limit` in magnitude.
 MWK_INLINE int v_count_finite_from(v16 a, float limit) {

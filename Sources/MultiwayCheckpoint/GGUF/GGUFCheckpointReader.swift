@@ -28,14 +28,14 @@ public enum GGUFCheckpointReader: CheckpointReader {
           let range = info.byteCount == 0 ? 0..<0 : try container.range(of: info)
           tensors.append(
             StoredTensor(name: info.name, dtype: dtype, shape: shape, storage: FileRange(file: file, range: range)))
-        } else if GGUFBlocks.supported.contains(info.type), shape.byteCount(of: .f32) != nil {
+        } else if let blocks = info.type.blockType, shape.byteCount(of: .f32) != nil {
           decoded.append("\(info.name) (\(info.type.name))")
           let range = info.byteCount == 0 ? 0..<0 : try container.range(of: info)
           tensors.append(
             StoredTensor(
               name: info.name, dtype: .f32, shape: shape,
-              storage: GGUFBlockStorage(
-                info.type, elementCount: shape.elementCount, blocks: FileRange(file: file, range: range))))
+              storage: BlockStorage(
+                blocks, elementCount: shape.elementCount, blocks: FileRange(file: file, range: range))))
         } else {
           refused.append("\(info.name) (\(info.type.name))")
           tensors.append(
@@ -58,7 +58,7 @@ public enum GGUFCheckpointReader: CheckpointReader {
     Diagnosis(
       "\(info.type.name) blocks are not supported",
       expected: "one of "
-        + GGUFType.allCases.filter { $0.dtype != nil || GGUFBlocks.supported.contains($0) }.map(\.name)
+        + GGUFType.allCases.filter { $0.dtype != nil || $0.blockType != nil }.map(\.name)
         .joined(separator: ", "),
       remedy: "convert the file to F16 with the tool that made it", file: path, tensor: info.name)
   }

@@ -51,7 +51,7 @@ struct Bench: ParsableCommand {
       _ = try session.run(inputs, in: &workspace)
       times.append(System.now - start)
     }
-    let measurement = Measurement(
+    let measurement = try Measurement(
       times: times, batch: batch, work: Work(loaded.graph, inputs.symbols), session: session,
       workspaceBytes: workspace.byteCount, firstResult: firstResult, profilesKernels: profile)
     let rows = profile ? try session.profile(inputs, runs: runs) : []
@@ -100,11 +100,13 @@ private struct Measurement {
   let weightQuantizationSpeed: Double
   /// Operations a second that the multiply-add of the model's main type reaches on all threads.
   let peak: Double
+  /// For one token, where weights are in blocks: their bytes, and the bytes a second that layers read and that memory gives.
+  private(set) var reading: (bytes: Int, rate: Double, bandwidth: Double)?
 
   init(
     times: [Double], batch: Int, work: Work, session: Session, workspaceBytes: Int, firstResult: Double?,
     profilesKernels: Bool
-  ) {
+  ) throws {
     self.times = times.sorted()
     self.batch = batch
     self.work = work
@@ -116,6 +118,7 @@ private struct Measurement {
     peakMemory = System.peakMemory
     weightQuantizationSpeed = profilesKernels ? session.weightQuantizationSpeed() : 0
     peak = session.peakOperations(int8: work.int8 > work.float)
+    reading = try session.weightReading()
   }
 
   private var median: Double { times[times.count / 2] }
@@ -142,6 +145,13 @@ private struct Measurement {
         "\(fixed(peak / 1e9, 1)) GOP/s measured; the model reaches \(Percent(rate / peak)) of it over all its work",
       ])
     }
+    if let reading {
+      rows.append([
+        "one token",
+        "\(Text.bytes(reading.bytes)) of weights in blocks at \(fixed(reading.rate / 1e9, 1)) GB/s; memory gives "
+          + "\(fixed(reading.bandwidth / 1e9, 1)) GB/s, \(Percent(reading.rate / reading.bandwidth)) of it",
+      ])
+    }
     rows.append(["memory", "peak \(Text.bytes(peakMemory)), of which \(Text.bytes(workspaceBytes)) for activations"])
     if let firstResult {
       rows.append(["first result", "\(fixed(firstResult * 1000, 0)) ms after the process started"])
@@ -161,6 +171,11 @@ private struct Measurement {
     if peak > 0 {
       object["peak_gop_per_second"] = .real(peak / 1e9)
       object["fraction_of_peak"] = .real(rate / peak)
+    }
+    if let reading {
+      object["token_weight_bytes"] = .integer(reading.bytes)
+      object["token_bytes_per_second"] = .real(reading.rate)
+      object["memory_bytes_per_second"] = .real(reading.bandwidth)
     }
     if let firstResult { object["first_result_ms"] = .real(firstResult * 1000) }
     if let profile {

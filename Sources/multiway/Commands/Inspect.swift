@@ -131,7 +131,7 @@ private struct Inspection {
   var tensorTable: String {
     Text.table(
       [["tensor", "dtype", "shape", "bytes"]]
-        + tensors.map { [$0.name, $0.dtype.shortName, $0.shape.description, Text.count($0.byteCount)] },
+        + tensors.map { [$0.name, $0.typeName, $0.shape.description, Text.count($0.storedByteCount)] },
       rightAligned: [3])
   }
 
@@ -169,8 +169,8 @@ private struct Inspection {
       object["tensors"] = .array(
         tensors.map { tensor in
           .object([
-            "name": .string(tensor.name), "dtype": .string(tensor.dtype.shortName),
-            "shape": .array(tensor.shape.dimensions.map { .integer($0) }), "bytes": .integer(tensor.byteCount),
+            "name": .string(tensor.name), "dtype": .string(tensor.typeName),
+            "shape": .array(tensor.shape.dimensions.map { .integer($0) }), "bytes": .integer(tensor.storedByteCount),
           ])
         })
     }
@@ -199,9 +199,9 @@ private struct Inspection {
   private var elementCount: Int { tensors.reduce(0) { $0 &+ $1.shape.elementCount } }
 
   private var dtypes: String {
-    var counts: [DType: Int] = [:]
-    for tensor in tensors { counts[tensor.dtype, default: 0] += 1 }
-    return DType.allCases.compactMap { dtype in counts[dtype].map { "\($0) × \(dtype.shortName)" } }.joined(
-      separator: ", ")
+    var counts: [String: Int] = [:]
+    for tensor in tensors { counts[tensor.typeName, default: 0] += 1 }
+    let names = DType.allCases.map(\.shortName) + BlockType.allCases.map(\.rawValue)
+    return names.compactMap { name in counts[name].map { "\($0) × \(name)" } }.joined(separator: ", ")
   }
 }

@@ -1,14 +1,8 @@
-import MultiwayCore
-import MultiwayGGUF
-
-/// Decodes the block-quantized types of GGUF to fp32, with the operations and their order of the `gguf` package of Python
+/// Decodes the block types of ggml to fp32, with the operations and their order of the `gguf` package of Python
 /// (`gguf.quants.dequantize`), so that every bit agrees with it.
-enum GGUFBlocks {
-  /// The types that are decoded.
-  static let supported: [GGUFType] = [.q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q4_k, .q5_k, .q6_k]
-
+enum BlockDecoding {
   /// Decodes one block at `start` of `bytes` and gives each element with its place in the block.
-  static func decode(_ type: GGUFType, _ bytes: RawSpan, at start: Int, _ emit: (Int, Float) -> Void) {
+  static func decode(_ type: BlockType, _ bytes: RawSpan, at start: Int, _ emit: (Int, Float) -> Void) {
     switch type {
     case .q4_0, .q4_1, .q5_0, .q5_1: decodeSmall(type, bytes, start, emit)
     case .q8_0:
@@ -16,7 +10,6 @@ enum GGUFBlocks {
       for index in 0..<32 { emit(index, Float(Int8(bitPattern: bytes.byte(at: start + 2 + index))) * scale) }
     case .q4_k, .q5_k: decodeK(type, bytes, start, emit)
     case .q6_k: decodeQ6(bytes, start, emit)
-    default: preconditionFailure("\(type.name) blocks are not decoded")
     }
   }
 
@@ -28,7 +21,7 @@ enum GGUFBlocks {
   /// Blocks of 32: a scale, with `_1` a minimum, with Q5 a fifth bit for each element, then the low four bits of elements
   /// 0…15 and 16…31 in the halves of 16 bytes.
   private static func decodeSmall(
-    _ type: GGUFType, _ bytes: RawSpan, _ start: Int, _ emit: (Int, Float) -> Void
+    _ type: BlockType, _ bytes: RawSpan, _ start: Int, _ emit: (Int, Float) -> Void
   ) {
     let hasMinimum = type == .q4_1 || type == .q5_1
     let hasFifthBit = type == .q5_0 || type == .q5_1
@@ -50,7 +43,7 @@ enum GGUFBlocks {
 
   /// Blocks of 256 in eight parts: scales of the scales and of the minima, six bits of each for every part, with Q5_K a
   /// fifth bit for each element, then the low four bits.
-  private static func decodeK(_ type: GGUFType, _ bytes: RawSpan, _ start: Int, _ emit: (Int, Float) -> Void) {
+  private static func decodeK(_ type: BlockType, _ bytes: RawSpan, _ start: Int, _ emit: (Int, Float) -> Void) {
     let scaleOfScales = half(bytes, start)
     let scaleOfMinima = half(bytes, start + 2)
     let fifths = start + 16
@@ -87,44 +80,4 @@ enum GGUFBlocks {
       emit(index, scale * Float((low | high << 4) - 32))
     }
   }
-}
-
-/// Block-quantized elements of a GGUF file as the fp32 numbers that they stand for. A part is decoded without the rest.
-final class GGUFBlockStorage: TensorStorage {
-  let byteCount: Int
-  private let type: GGUFType
-  private let blocks: any TensorStorage
-
-  /// - Parameter elementCount: fills whole blocks, and `blocks` holds so many.
-  init(_ type: GGUFType, elementCount: Int, blocks: any TensorStorage) {
-    precondition(GGUFBlocks.supported.contains(type))
-    self.type = type
-    self.blocks = blocks
-    byteCount = elementCount * MemoryLayout<Float>.size
-  }
-
-  func load() throws(TensorError) -> TensorBytes { try load(in: 0..<byteCount) }
-
-  func load(in range: Range<Int>) throws(TensorError) -> TensorBytes {
-    precondition(range.lowerBound >= 0 && range.upperBound <= byteCount)
-    if range.isEmpty { return AlignedBuffer(byteCount: 0).bytes }
-    let width = type.blockSize * MemoryLayout<Float>.size
-    let first = range.lowerBound / width
-    let last = (range.upperBound - 1) / width
-    let stored = try blocks.load(in: first * type.typeSize..<(last + 1) * type.typeSize)
-    let decoded = AlignedBuffer(byteCount: (last + 1 - first) * width)
-    decoded.fill { target in
-      for block in 0...last - first {
-        GGUFBlocks.decode(type, stored.span, at: block * type.typeSize) { index, value in
-          target.storeBytes(of: value, toByteOffset: block * width + index * MemoryLayout<Float>.size, as: Float.self)
-        }
-      }
-    }
-    return decoded.bytes.extracting(range.lowerBound - first * width..<range.upperBound - first * width)
-  }
-
-  var isPacked: Bool { blocks.isPacked }
-  var workingByteCount: Int { blocks.workingByteCount }
-
-  func discard() { blocks.discard() }
 }

@@ -1,0 +1,5 @@
+#if defined(__aarch64__)
+#include "../simd/neon.h"
+#include "gemm_blocks_body.h"
+#pragma clang attribute pop
+#endif
