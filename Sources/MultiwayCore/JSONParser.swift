@@ -239,7 +239,8 @@ public struct JSONParser {
       guard let byte = current else { throw JSONError(message: "a string without its end", byteOffset: start) }
       switch byte {
       case UInt8(ascii: "\""):
-        content += bytes.span.array(in: run..<offset)
+        let rest = bytes.span.array(in: run..<offset)
+        content = content.isEmpty ? rest : content + rest
         offset += 1
         return try text(content, from: start)
       case UInt8(ascii: "\\"):

@@ -83,10 +83,15 @@ public enum SafetensorsReader: CheckpointReader {
       }
       var names: Set<String> = []
       var kept = 0
+      func release(_ offset: Int) {
+        guard offset - kept > keptSize else { return }
+        file.discard(prefixSize + kept..<prefixSize + offset)
+        kept = offset
+      }
       while let (name, offset) = try parser.nextMember() {
         guard names.insert(name).inserted else { throw JSONError.twice(name, at: offset) }
         if name == metadataKey {
-          metadata = try readMetadata(&parser, path: file.path)
+          metadata = try readMetadata(&parser, path: file.path, release)
         } else {
           guard places.count < maximumTensors else {
             throw CheckpointError(
@@ -96,10 +101,7 @@ public enum SafetensorsReader: CheckpointReader {
           places.append(
             try Place(name: name, entry: try parser.value(allowance: entryAllowance), path: file.path))
         }
-        if parser.offset - kept > keptSize {
-          file.discard(prefixSize + kept..<prefixSize + parser.offset)
-          kept = parser.offset
-        }
+        release(parser.offset)
       }
       try parser.end()
     } catch let error as CheckpointError {
@@ -114,7 +116,9 @@ public enum SafetensorsReader: CheckpointReader {
     return (places, metadata)
   }
 
-  private static func readMetadata(_ parser: inout JSONParser, path: String) throws -> JSONObject {
+  private static func readMetadata(
+    _ parser: inout JSONParser, path: String, _ release: (_ offset: Int) -> Void
+  ) throws -> JSONObject {
     var metadata = JSONObject()
     let odd = CheckpointError(.malformed, "\(metadataKey) is not an object of strings", file: path)
     guard try parser.beginObject() else { throw odd }
@@ -125,6 +129,7 @@ public enum SafetensorsReader: CheckpointReader {
       }
       guard case .string(let value) = try parser.value(allowance: 2 * JSONParser.maximumString) else { throw odd }
       metadata[key] = .string(value)
+      release(parser.offset)
     }
     return metadata
   }
