@@ -210,13 +210,16 @@ public final class MappedFile: @unchecked Sendable {
     return unsafe TensorBytes(owner: self, base: UnsafeRawPointer(base), byteCount: byteCount)
   }
 
-  /// Tells the kernel that the pages wholly inside `range` are not needed now, so that they do not count as resident.
-  /// They come back from the file when they are read again.
+  /// The most that one page fault maps: the page cache may hold a file in blocks of 2 MiB, which then come whole.
+  private static let faultReach = 2 << 20
+
+  /// Tells the kernel that the pages of `range` are not needed now, so that they do not count as resident, nor those around it that came
+  /// with them: nobody else may ever read these. They come back from the file when they are read again.
   public func discard(_ range: Range<Int>) {
-    guard let base = unsafe base else { return }
-    let page = Int(getpagesize())
-    let first = (max(0, range.lowerBound) + page - 1) / page * page
-    let last = min(range.upperBound, byteCount) == byteCount ? byteCount : range.upperBound / page * page
+    guard let base = unsafe base, !range.isEmpty else { return }
+    let reach = MappedFile.faultReach
+    let first = max(0, range.lowerBound) / reach * reach
+    let last = min(byteCount, (min(range.upperBound, byteCount) + reach - 1) / reach * reach)
     guard first < last else { return }
     unsafe _ = madvise(base + first, last - first, MADV_DONTNEED)
   }
