@@ -25,7 +25,7 @@ static size_t score_stride(const mwk_attention_plan *p) { return mwk_round_up(p-
 static size_t value_panel_bytes(const mwk_attention_plan *p) { return mwk_ceil_div(p->room_keys, 4) * MWK_PANEL * 4; }
 
 // Parts are laid out one after the other from `memory`, which may be null where only the size is wanted.
-#define MWK_PART(part, bytes) w->part = (void *)(memory + at), at += mwk_round_up(bytes, 64)
+#define MWK_PART(part, bytes) w->part = memory ? (void *)(memory + at) : NULL, at += mwk_round_up(bytes, 64)
 
 static size_t carve_packed(const mwk_attention_plan *p, char *memory, workspace *w) {
   size_t keys = p->room_panels * MWK_PANEL, at = 0;
