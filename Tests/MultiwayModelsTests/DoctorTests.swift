@@ -165,14 +165,23 @@ import Testing
   /// So does the list of keys that do not fit.
   @Test func theListOfKeysHasAnEnd() throws {
     let good = try tensors("family/vit_classification/timm.safetensors")
-    let long = (0..<1500).map { DoctorTests.scalar("\($0)." + String(repeating: "e\u{301}", count: 1000)) }
-    let error = try failure(good + long)
+    let error = try failure(good + (0..<1500).map { DoctorTests.scalar("stranger.\($0)") })
     #expect(error.code == .keysDoNotFit)
-    #expect(error.diagnosis.found.contains("unexpected (1500):"))
-    #expect(error.diagnosis.found.contains("    0.e\u{301}e\u{301}"))
-    #expect(error.diagnosis.found.hasSuffix("\n    and 500 more"))
-    #expect(error.description.utf8.count < 500_000)
-    #expect(error.diagnosis.remedy?.contains("lora") == false)
+    #expect(error.diagnosis.found.contains("unexpected (1500):\n    stranger.0 "))
+    #expect(error.diagnosis.found.hasSuffix("stranger.999 [1]\n    and 500 more"))
+  }
+
+  /// No architecture has keys in other scripts, or of such a length: among good ones they are told, and nothing is looked for in them.
+  @Test(arguments: ["stranger.é", String(repeating: "e\u{301}", count: 1000), String(repeating: "module.", count: 100)])
+  func oneOddKey(name: String) throws {
+    let good = try tensors("family/vit_classification/timm.safetensors")
+    let error = try failure(good + [DoctorTests.scalar(name)])
+    #expect(error.code == .unknownArchitecture)
+    #expect(error.diagnosis.found.hasPrefix("no known architecture has keys such as \(name.prefix(10))"))
+    #expect(error.diagnosis.found.contains("nearest: vit in the timm layout"))
+    #expect(error.diagnosis.found.utf8.count < 2000)
+    #expect(Architectures.recognize(good) != nil)
+    #expect(Architectures.recognize(good + [DoctorTests.scalar(name)]) == nil)
   }
 
   @Test func manyModelsInOneFile() throws {

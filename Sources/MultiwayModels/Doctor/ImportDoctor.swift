@@ -4,7 +4,10 @@ import MultiwayCore
 enum ImportDoctor {
   /// The error for a state dict that no architecture recognises: which one is nearest, and what separates the file from it.
   static func unknownArchitecture(_ tensors: [StoredTensor], file: String) -> ModelError {
-    let examples = tensors.prefix(3).map { OrdinaryKeys.shortened($0.name) }.joined(separator: ", ")
+    // A single key that no model has keeps a file from being one.
+    let odd = tensors.filter { !OrdinaryKeys.has($0.name) }
+    let examples = (odd.isEmpty ? tensors : odd).prefix(3).map { OrdinaryKeys.shortened($0.name) }
+      .joined(separator: ", ")
     var found = "no known architecture has keys such as \(examples.isEmpty ? "none at all" : examples)"
     if let nearest = NearestLayout.find(OrdinaryKeys.sample(tensors)) { found += "\n" + nearest.description }
     let advice = advice(for: KeyProblems(), tensors: tensors)

@@ -1,26 +1,30 @@
 import MultiwayCore
 
-/// What advice looks at: a state dict from a stranger may have 65,536 keys of any length, and no advice comes from most of them.
+/// Which keys a model may have. A stranger's state dict may have 65,536 of any length and in any script: what looks at them one by one, character by
+/// character, looks at these only.
 enum OrdinaryKeys {
-  /// The longest key, or line about one, that is looked at, in bytes; the longest of a known layout has 104.
+  /// The longest key, or line about one, in bytes; the longest of a known layout has 104.
   private static let maximumLength = 400
-  /// How many are looked at; the largest known model has some 2,000.
+  /// How many advice looks at; the largest known model has some 2,000.
   private static let maximumCount = 10_000
 
-  /// The first of the tensors whose keys have an ordinary length.
-  static func sample(_ tensors: [StoredTensor]) -> [StoredTensor] { sample(tensors, by: \.name) }
-
-  /// The first of the keys, or lines about keys, that have an ordinary length.
-  static func sample(_ lines: [String]) -> [String] { sample(lines, by: \.self) }
-
-  private static func sample<Item>(_ items: [Item], by text: (Item) -> String) -> [Item] {
-    Array(items.filter { text($0).utf8.count <= maximumLength }.prefix(maximumCount))
+  /// True for a key, or a line about one, that is in ASCII, as those of every known layout are, and not too long.
+  static func has(_ line: String) -> Bool {
+    line.utf8.count <= maximumLength && line.utf8.allSatisfy { $0 < 0x80 }
   }
 
-  /// A key, or a line about one, for people: its beginning where it is longer than any key should be.
-  static func shortened(_ line: String) -> String {
-    guard line.utf8.count > maximumLength else { return line }
+  /// The first of the tensors whose keys are ordinary.
+  static func sample(_ tensors: [StoredTensor]) -> [StoredTensor] {
+    Array(tensors.filter { has($0.name) }.prefix(maximumCount))
+  }
+
+  /// The first of the keys, or lines about keys, that are ordinary.
+  static func sample(_ lines: [String]) -> [String] { Array(lines.filter { has($0) }.prefix(maximumCount)) }
+
+  /// A key for people: its beginning where it is longer than any key should be.
+  static func shortened(_ key: String) -> String {
+    guard key.utf8.count > maximumLength else { return key }
     // By scalars: a single character may have any length.
-    return "\(String(line.unicodeScalars.prefix(maximumLength / 4)))… (\(line.utf8.count) bytes)"
+    return "\(String(key.unicodeScalars.prefix(maximumLength / 4)))… (\(key.utf8.count) bytes)"
   }
 }

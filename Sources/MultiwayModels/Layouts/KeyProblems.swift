@@ -23,7 +23,7 @@ struct KeyProblems {
     for (title, keys) in [("missing", missing), ("mis-shaped", misshapen), ("unexpected", leftOver)] where !keys.isEmpty
     {
       lines.append("  \(title) (\(keys.count)):")
-      lines += keys.prefix(KeyProblems.maximumLines).map { "    " + OrdinaryKeys.shortened($0) }
+      lines += keys.prefix(KeyProblems.maximumLines).map { "    " + $0 }
       if keys.count > KeyProblems.maximumLines { lines.append("    and \(keys.count - KeyProblems.maximumLines) more") }
     }
     let advice = ImportDoctor.advice(for: self, tensors: tensors)
