@@ -40,6 +40,21 @@ public final class KernelContext: @unchecked Sendable {
 
   deinit { unsafe mwk_context_destroy(pointer) }
 
+  /// Calls `body` with every number below `count`, each on some thread, and returns when all are done. `body` may use other contexts, but
+  /// not this one: calls on a context take turns.
+  public func concurrently(_ count: Int, _ body: @Sendable (_ number: Int) -> Void) {
+    typealias Body = @Sendable (Int) -> Void
+    withoutActuallyEscaping(body) { body in
+      unsafe withUnsafePointer(to: body as Body) { argument in
+        let status = unsafe mwk_parallel_for(
+          pointer, count, 0,
+          { argument, number, _ in unsafe argument?.assumingMemoryBound(to: Body.self).pointee(number) },
+          UnsafeMutableRawPointer(mutating: argument))
+        check(status)
+      }
+    }
+  }
+
   /// Stops the program where a kernel could not get its scratch memory: a few megabytes a thread.
   func check(_ status: mwk_status) {
     precondition(status == mwk_ok, "out of memory for the scratch of a kernel")

@@ -7,6 +7,10 @@ import MultiwayKernels
 /// Buffers whose lifetimes do not overlap share memory. The largest are placed first, each at the lowest place that is free while
 /// it lives; this needs little more than the largest set of buffers alive at once. What is kept from run to run comes before all
 /// others, so that its places depend on its sizes alone.
+///
+/// Where threads share the rows of a matrix, buffers of different sizes get memory of their own, as long as that fits into caches: if wide rows
+/// lay where narrow ones had been, each thread would write to memory that another one has in its cache, and cores fetch that from each other
+/// one line at a time.
 struct MemoryPlan: Sendable {
   /// The shape of every buffer.
   let shapes: [Shape]
@@ -24,8 +28,12 @@ struct MemoryPlan: Sendable {
   /// A store has room for so many more tokens at a time, so that it stays while a text grows.
   private static let storeStep = 64
 
+  /// What separate buffers may take: about the caches of a core that other cores do not share.
+  private static let separateByteCount = 32 << 20
+
   /// Plans the memory, nil if the sizes overflow.
-  init?(_ program: Program, symbols: [String: Int]) {
+  /// - Parameter isShared: true where several threads share the rows of matrices.
+  init?(_ program: Program, symbols: [String: Int], isShared: Bool) {
     var shapes: [Shape] = []
     var sizes: [Int] = []
     var storedKeys: [BufferID: Int] = [:]
@@ -38,10 +46,13 @@ struct MemoryPlan: Sendable {
       sizes.append(size)
     }
     let kept = Set(program.kept.map(\.index))
-    guard let (offsets, byteCount) = MemoryPlan.place(sizes, lifetimes: MemoryPlan.lifetimes(program), first: kept)
-    else {
-      return nil
-    }
+    let lifetimes = MemoryPlan.lifetimes(program)
+    let separate =
+      isShared ? MemoryPlan.place(sizes, lifetimes: lifetimes, first: kept, separatesSizes: true) : nil
+    let isSmall = separate.map { $0.byteCount <= MemoryPlan.separateByteCount } ?? false
+    let placed =
+      isSmall ? separate : MemoryPlan.place(sizes, lifetimes: lifetimes, first: kept, separatesSizes: false)
+    guard let (offsets, byteCount) = placed else { return nil }
     self.shapes = shapes
     self.offsets = offsets
     self.sizes = sizes
@@ -124,9 +135,10 @@ struct MemoryPlan: Sendable {
     return zip(first, last).map { first, last in first <= last ? first...last : last...last }
   }
 
+  /// - Parameter separatesSizes: buffers of different sizes share no memory, and those of one size all of it or none.
   private static func place(
-    _ sizes: [Int], lifetimes: [ClosedRange<Int>], first: Set<Int>
-  ) -> ([Int], Int)? {
+    _ sizes: [Int], lifetimes: [ClosedRange<Int>], first: Set<Int>, separatesSizes: Bool
+  ) -> (offsets: [Int], byteCount: Int)? {
     var offsets = [Int](repeating: 0, count: sizes.count)
     var placed: [Int] = []
     var end = 0
@@ -134,8 +146,9 @@ struct MemoryPlan: Sendable {
       sizes.indices.filter(first.contains)
       + sizes.indices.filter { !first.contains($0) }.sorted { (sizes[$1], $0) < (sizes[$0], $1) }
     for buffer in order {
-      let neighbours = placed.filter { lifetimes[$0].overlaps(lifetimes[buffer]) }
-        .sorted { offsets[$0] < offsets[$1] }
+      let neighbours = placed.filter {
+        lifetimes[$0].overlaps(lifetimes[buffer]) || separatesSizes && sizes[$0] != sizes[buffer]
+      }.sorted { offsets[$0] < offsets[$1] }
       var offset = 0
       for neighbour in neighbours {
         if offset + sizes[buffer] <= offsets[neighbour] { break }

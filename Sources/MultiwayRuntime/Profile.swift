@@ -21,7 +21,7 @@ extension Session {
   /// - Returns: the rows, the slowest first.
   public func profile(_ inputs: BoundInputs, runs: Int) throws -> [ProfileRow] {
     var workspace = try Workspace(self, exactly: inputs.symbols)
-    _ = try runAtOnce(inputs, in: &workspace, reusesKept: false)
+    _ = try runAtOnce(inputs, in: &workspace, on: context, reusesKept: false)
     var times = [[Double]](repeating: [], count: program.steps.count)
     let clock = ContinuousClock()
     for _ in 0..<max(1, runs) {

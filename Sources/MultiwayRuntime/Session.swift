@@ -124,7 +124,7 @@ public final class Session: Sendable {
   /// How much memory `run(_:observing:_:)` takes for such inputs, where the session releases weights: the workspace, the weights of the step
   /// that has most of them, and copies of an observed value.
   public func byteCount(ofRun inputs: [String: TensorValue], observing names: Set<String>) throws -> Int {
-    let plan = try Workspace.plan(self, try graph.bind(inputs).symbols)
+    let plan = try Workspace.plan(self, try graph.bind(inputs).symbols, isShared: threadCount > 1)
     let weights = program.steps.map { step in step.sources.reduce(0) { $0 + $1.byteCount } }.max() ?? 0
     let values = program.valueNames.indices.filter { program.valueNames[$0].map(names.contains) == true }
     return plan.byteCount + weights + 3 * (values.map { plan.sizes[$0] }.max() ?? 0)
@@ -136,15 +136,12 @@ public final class Session: Sendable {
   public func run(
     _ inputs: BoundInputs, in workspace: inout Workspace, reusesKept: Bool = false
   ) throws -> [(name: String, value: TensorValue)] {
-    let slice = slice(of: inputs.symbols)
-    guard slice == inputs.symbols else {
-      return try runSliced(inputs, in: &workspace, slice: batchSymbol.flatMap { slice[$0] } ?? 1)
-    }
-    return try runAtOnce(inputs, in: &workspace, reusesKept: reusesKept)
+    if let slicing = slicing(of: inputs.symbols) { return try runSliced(inputs, in: &workspace, slicing) }
+    return try runAtOnce(inputs, in: &workspace, on: context, reusesKept: reusesKept)
   }
 
   func runAtOnce(
-    _ inputs: BoundInputs, in workspace: inout Workspace, reusesKept: Bool
+    _ inputs: BoundInputs, in workspace: inout Workspace, on context: KernelContext, reusesKept: Bool
   ) throws -> [(name: String, value: TensorValue)] {
     let isIntact = try workspace.symbols == inputs.symbols || workspace.fit(self, inputs.symbols)
     workspace.load(inputs, for: program, reusesKept: reusesKept && isIntact)
@@ -153,32 +150,59 @@ public final class Session: Sendable {
   }
 }
 
-/// The memory of a run: one block, planned for one set of sizes.
+/// The memory of a run: one block, planned for one set of sizes, and one for each thread that runs slices of a batch by itself.
 public struct Workspace: ~Copyable {
   /// The sizes that the plan is for: `batch`, `text_tokens`, …
   public private(set) var symbols: [String: Int]
   private(set) var plan: MemoryPlan
+  /// Several threads share its matrices.
+  private let isShared: Bool
   var arena: Arena
   /// What the program's stores hold is made of the inputs that are kept.
   var storesAreFilled = false
+  /// The threads' own; none until a batch is large enough.
+  private(set) var lanes: [Lane]
 
-  /// The size of the block in bytes.
-  public var byteCount: Int { plan.byteCount }
+  /// The size of all blocks in bytes.
+  public var byteCount: Int { lanes.reduce(plan.byteCount) { $0 + $1.byteCount } }
+
+  /// How many slices of a batch run side by side; 0 where the threads share every one.
+  public var laneCount: Int { lanes.count }
 
   /// Plans and reserves the memory for inputs of these sizes, or of a slice of them where the session cuts a batch. Throws `.memory` if
   /// the machine does not have as much as that, and the inputs and outputs, take.
   public init(_ session: Session, symbols: [String: Int]) throws {
     try Workspace.check(session.program.boundaryByteCount(symbols), of: symbols)
-    try self.init(session, exactly: session.slice(of: symbols))
+    var shared = symbols
+    if let slicing = session.slicing(of: symbols), let batch = session.batchSymbol { shared[batch] = slicing.shared }
+    try self.init(session, exactly: shared, lanes: try Workspace.lanes(session, symbols))
   }
 
   /// Plans and reserves the memory for a run of these sizes.
-  init(_ session: Session, exactly symbols: [String: Int]) throws {
-    let plan = try Workspace.plan(session, symbols)
+  /// - Parameter isLane: true where one thread runs in it.
+  init(_ session: Session, exactly symbols: [String: Int], lanes: [Lane] = [], isLane: Bool = false) throws {
+    isShared = !isLane && session.threadCount > 1
+    let plan = try Workspace.plan(session, symbols, isShared: isShared)
     let arena = try Arena(byteCount: plan.byteCount)
     self.plan = plan
     self.arena = arena
     self.symbols = symbols
+    self.lanes = lanes
+  }
+
+  /// The threads' own memory for a batch of these sizes; none where they share its slices.
+  private static func lanes(_ session: Session, _ symbols: [String: Int]) throws -> [Lane] {
+    guard let batch = session.batchSymbol, let slicing = session.slicing(of: symbols), slicing.concurrent > 0 else {
+      return []
+    }
+    var slice = symbols
+    slice[batch] = slicing.lane
+    return try (0..<session.threadCount).map { _ in try Lane(session, symbols: slice) }
+  }
+
+  /// Makes the threads' own memory for a batch of these sizes where it is not there yet.
+  mutating func makeLanes(for session: Session, _ symbols: [String: Int]) throws {
+    if lanes.isEmpty { lanes = try Workspace.lanes(session, symbols) }
   }
 
   /// Plans for other sizes, in the memory that there is where it is enough. A workspace that has grown once has room to grow again:
@@ -187,15 +211,15 @@ public struct Workspace: ~Copyable {
   mutating func fit(_ session: Session, _ symbols: [String: Int]) throws -> Bool {
     let kept = session.program.kept
     let before = kept.map { region($0) }
-    plan = try Workspace.plan(session, symbols)
+    plan = try Workspace.plan(session, symbols, isShared: isShared)
     self.symbols = symbols
     guard plan.byteCount > arena.byteCount else { return before == kept.map { region($0) } }
     arena = try Arena(byteCount: 2 * plan.byteCount)
     return false
   }
 
-  fileprivate static func plan(_ session: Session, _ symbols: [String: Int]) throws -> MemoryPlan {
-    let plan = MemoryPlan(session.program, symbols: symbols)
+  fileprivate static func plan(_ session: Session, _ symbols: [String: Int], isShared: Bool) throws -> MemoryPlan {
+    let plan = MemoryPlan(session.program, symbols: symbols, isShared: isShared)
     try check(plan?.byteCount, of: symbols)
     guard let plan else { preconditionFailure("a size that overflows has passed") }
     return plan

@@ -25,7 +25,12 @@ import Testing
   ) throws {
     let program = try Program(graph, releasesWeights: false, keeping: kept, bfloat16: bfloat16)
     #expect(program.keptInputs.count == kept.count)
-    let plan = try #require(MemoryPlan(program, symbols: symbols))
+    for isShared in [false, true] {
+      try check(try #require(MemoryPlan(program, symbols: symbols, isShared: isShared)), of: program, symbols)
+    }
+  }
+
+  private func check(_ plan: MemoryPlan, of program: Program, _ symbols: [String: Int]) throws {
     #expect(plan.offsets.allSatisfy { $0 >= 0 && $0 % 64 == 0 })
     #expect(zip(plan.offsets, plan.sizes).allSatisfy { $0 + $1 <= plan.byteCount })
     for (buffer, size) in zip(program.buffers, plan.sizes) {
@@ -66,8 +71,10 @@ import Testing
     for cached in [1, 2, 50, 3] {
       let symbols = ["batch": 6, "images": 2, "text_tokens": 2, "cached_tokens": cached]
       try check(graph, symbols, keeping: kept)
-      let plan = try #require(MemoryPlan(program, symbols: symbols))
-      places.insert(program.keptInputs.map { plan.offsets[$0.index] })
+      for isShared in [false, true] {
+        let plan = try #require(MemoryPlan(program, symbols: symbols, isShared: isShared))
+        places.insert(program.keptInputs.map { plan.offsets[$0.index] })
+      }
     }
     #expect(places.count == 1)
   }
@@ -85,15 +92,38 @@ import Testing
   /// Activations of one layer at a time, not of all: the digits model has 4 layers.
   @Test func buffersAreUsedAgain() throws {
     let program = try Program(try Fixtures.graph("digits"), releasesWeights: false)
-    let plan = try #require(MemoryPlan(program, symbols: ["batch": 4]))
+    let plan = try #require(MemoryPlan(program, symbols: ["batch": 4], isShared: false))
     #expect(plan.byteCount * 3 < plan.sizes.reduce(0, +))
+  }
+
+  /// Where threads share rows, a byte belongs to buffers of one size, so that it is in the same part of all of them; but not where that would
+  /// take more than caches hold.
+  @Test func sharedBuffersOfOneSizeLieOnEachOther() throws {
+    let program = try Program(try Fixtures.graph("digits"), releasesWeights: false)
+    let plan = try #require(MemoryPlan(program, symbols: ["batch": 4], isShared: true))
+    var pairs = 0
+    for (first, second) in program.buffers.indices.flatMap({ first in
+      program.buffers.indices[(first + 1)...].map { (first, $0) }
+    }) {
+      let ends = (plan.offsets[first] + plan.sizes[first], plan.offsets[second] + plan.sizes[second])
+      guard plan.offsets[first] < ends.1, plan.offsets[second] < ends.0 else { continue }
+      pairs += 1
+      #expect(plan.offsets[first] == plan.offsets[second] && plan.sizes[first] == plan.sizes[second])
+    }
+    #expect(pairs > 0)
+    for batch in [4, 4000] {
+      let sizes = try [false, true].map { isShared in
+        try #require(MemoryPlan(program, symbols: ["batch": batch], isShared: isShared)).byteCount
+      }
+      #expect(batch == 4 ? sizes[0] < sizes[1] : sizes[0] == sizes[1])
+    }
   }
 
   @Test func sizesThatOverflowHaveNoPlan() throws {
     let program = try Program(try Fixtures.graph("tiny/features"), releasesWeights: false)
     for batch in [1 << 40, Int.max / 2, .max] {
-      #expect(MemoryPlan(program, symbols: ["batch": batch, "text_tokens": 1]) == nil)
+      #expect(MemoryPlan(program, symbols: ["batch": batch, "text_tokens": 1], isShared: batch == .max) == nil)
     }
-    #expect(MemoryPlan(program, symbols: [:]) == nil, "a symbol without a size")
+    #expect(MemoryPlan(program, symbols: [:], isShared: true) == nil, "a symbol without a size")
   }
 }

@@ -78,6 +78,28 @@ import Testing
     #expect(try outputs(single.run(bound, in: &workspace)).bits == alone.bits)
   }
 
+  /// A batch of which every thread gets enough for itself goes through in lanes, and gives the bits of single examples; what is left over is
+  /// shared. So does a smaller batch after it, and a larger one.
+  @Test(arguments: [2, 3, 8]) func threadsHaveSlicesOfTheirOwn(threads: Int) throws {
+    let session = try Session(graph, threads: threads)
+    let inputs = randomInputs(for: graph, batch: 801, textTokens: 5, seed: 4)
+    let bound = try graph.bind(inputs)
+    let alone = outputs(try Session(graph, threads: 1).run(inputs, atMost: 1))
+    var workspace = try Workspace(session, symbols: ["batch": 1, "text_tokens": 5])
+    #expect(workspace.laneCount == 0)
+    let size = workspace.byteCount
+    let together = outputs(try session.run(bound, in: &workspace))
+    #expect(workspace.laneCount == threads)
+    #expect(workspace.byteCount > size)
+    #expect(together.bits == alone.bits)
+    #expect(together.mapValues(\.shape) == alone.mapValues(\.shape))
+    for batch in [3, 799, 1] {
+      let part = outputs(try session.run(bound.examples(0..<batch, of: "batch"), in: &workspace))
+      #expect(part.bits == alone.mapValues { $0.rows(0..<batch) }.bits)
+    }
+    #expect(try Workspace(session, symbols: bound.symbols).laneCount == threads)
+  }
+
   @Test func manyThreadsShareASession() async throws {
     let inputs = (0..<4).map { randomInputs(for: graph, batch: 2, seed: UInt64($0)) }
     let expected = try inputs.map { outputs(try session.run($0)).bits }

@@ -50,7 +50,8 @@ private final class RepeatingStorage: TensorStorage {
 
   @Test(arguments: [
     ["quantize", "out.gguf"], ["convert", "out.safetensors"], ["convert", "out.gguf", "--dtype", "bf16"],
-    ["prune", "out.safetensors", "--keep", "vision"],
+    ["prune", "out.safetensors", "--keep", "vision"], ["quantize", "out.gguf", "--recipe", "int4"],
+    ["quantize", "out.gguf", "--recipe", "int8-weights"],
   ]) func theBudgetHoldsAndTheBytesAreTheSame(command: [String]) throws {
     let (verb, name, options) = (command[0], command[1], Array(command[2...]))
     let free = try CommandLineRun([verb, checkpoint, folder.path(name)] + options)
