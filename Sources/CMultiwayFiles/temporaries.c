@@ -2,6 +2,7 @@
 #include <limits.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -48,7 +49,46 @@ void mwf_temporary_release(mwf_temporary *entry) {
   if (entry) atomic_compare_exchange_strong(&entry->state, &expected, is_free);
 }
 
+// How many writers hold interrupts off, and above these bits the number of the signal that waits for them; `is_ending` once a handler
+// removes files to end the process. One word, so that whoever lets go last cannot miss a signal that came just before.
+static _Atomic int holds;
+enum { hold_bits = 16, is_ending = -1 };
+
+void mwf_interrupts_hold(void) {
+  for (int state = atomic_load(&holds);;) {
+    if (state == is_ending) {
+      // Another thread ends the process; nothing may be begun that should be brought to its end.
+      pause();
+      state = atomic_load(&holds);
+    } else if (atomic_compare_exchange_weak(&holds, &state, state + 1)) {
+      return;
+    }
+  }
+}
+
+void mwf_interrupts_release(void) {
+  int state = atomic_load(&holds);
+  int next;
+  do {
+    next = state - 1;
+    if (next % (1 << hold_bits) == 0) next = 0;
+  } while (!atomic_compare_exchange_weak(&holds, &state, next));
+  // The last one out makes up for the signal that waited: to the process, as this thread may be one that blocks signals.
+  if (next == 0 && state >> hold_bits != 0) kill(getpid(), state >> hold_bits);
+}
+
+// True where the process may end now; otherwise the signal is noted for the last who lets go.
+static bool may_end(int number) {
+  int state = atomic_load(&holds);
+  while (state != is_ending) {
+    int next = state == 0 ? is_ending : state >> hold_bits != 0 ? state : state | number << hold_bits;
+    if (atomic_compare_exchange_weak(&holds, &state, next)) return state == 0;
+  }
+  return true;
+}
+
 static void remove_and_end(int number) {
+  if (!may_end(number)) return;
   for (mwf_temporary *entry = atomic_load(&temporaries); entry; entry = entry->next) {
     int expected = is_noted;
     if (atomic_compare_exchange_strong(&entry->state, &expected, is_taken)) unlink(entry->path);

@@ -136,6 +136,12 @@ public enum Interrupts {
   /// From now on SIGHUP, SIGINT and SIGTERM remove the temporary files of outputs before they end the process as they would have anyway.
   /// Programs call it once.
   public static func removeTemporaryFiles() { mwf_remove_temporaries_on_signals() }
+
+  /// From now on these signals wait until `release()` was called as often: what is done meanwhile, which must be short, is done whole.
+  static func hold() { mwf_interrupts_hold() }
+
+  /// Lets a signal that waited end the process.
+  static func release() { mwf_interrupts_release() }
 }
 
 /// The name of a temporary file, which an interrupt removes for as long as the value lives.

@@ -58,12 +58,7 @@ public struct OutputFile: ~Copyable {
 
   /// Refuses a destination that exists (unless it may be replaced), is no regular file, or is an input.
   public static func checkDestination(_ path: String, overwrite: Bool, inputs: [FileIdentity] = []) throws(FileError) {
-    var status = stat()
-    guard unsafe lstat(path, &status) == 0 else {
-      let code = errno
-      if code == ENOENT { return }
-      throw cannotCreate(path, SystemCallError(code))
-    }
+    guard let status = try status(of: path) else { return }
     if inputs.contains(FileIdentity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))) {
       throw FileError(
         .cannotCreate, "the output is also an input", remedy: "write to another file", file: path)
@@ -77,6 +72,19 @@ public struct OutputFile: ~Copyable {
       throw FileError(
         .exists, "the output exists", remedy: "choose another name, or pass --force to replace it", file: path)
     }
+  }
+
+  /// True where anything has the name, a link too, whatever it leads to.
+  static func exists(_ path: String) throws(FileError) -> Bool { try status(of: path) != nil }
+
+  private static func status(of path: String) throws(FileError) -> stat? {
+    var status = stat()
+    guard unsafe lstat(path, &status) == 0 else {
+      let code = errno
+      if code == ENOENT { return nil }
+      throw cannotCreate(path, SystemCallError(code))
+    }
+    return status
   }
 
   /// Appends bytes.
@@ -121,7 +129,7 @@ public struct OutputFile: ~Copyable {
     buffer = []
   }
 
-  /// Makes the file appear, without flushing its folder.
+  /// Makes the file appear, without flushing its folder. Where that fails, nothing has its name that had not before.
   consuming func appear() throws(FileError) { try giveName() }
 
   /// Makes the file appear under its name, flushed to the disk.
@@ -130,7 +138,7 @@ public struct OutputFile: ~Copyable {
   public consuming func commit() throws(FileError) {
     if !isPrepared { try finish() }
     try giveName()
-    try synchronizeFolder()
+    try OutputFile.synchronizeFolder(of: path, on: device)
   }
 
   /// Makes two files of one folder appear, the first of which the second refers to. What can fail is done before either has its name; if
@@ -139,8 +147,9 @@ public struct OutputFile: ~Copyable {
     try first.finish()
     try second.finish()
     let (path, device) = (first.path, first.device)
-    var status = stat()
-    let isNew = unsafe lstat(path, &status) != 0
+    let isNew = try !exists(path)
+    Interrupts.hold()
+    defer { Interrupts.release() }
     try first.giveName()
     do throws(FileError) {
       try second.giveName()
@@ -148,7 +157,7 @@ public struct OutputFile: ~Copyable {
       if isNew { _ = OutputFile.hasRemoved(path, on: device) }
       throw error
     }
-    try second.synchronizeFolder()
+    try OutputFile.synchronizeFolder(of: second.path, on: second.device)
   }
 
   /// Gives the file another name in the same folder, before it appears: one that depends on what was written.
@@ -166,14 +175,10 @@ public struct OutputFile: ~Copyable {
     try calling { (device, descriptor) throws(SystemCallError) in try device.synchronize(descriptor) }
   }
 
-  private func synchronizeFolder() throws(FileError) {
+  private static func synchronizeFolder(of path: String, on device: any OutputDevice) throws(FileError) {
     do throws(SystemCallError) {
-      let device = device
-      let folder = OutputFile.folder(of: path)
-      try OutputFile.retrying { () throws(SystemCallError) in try device.synchronizeFolder(folder) }
+      try synchronize(folder(of: path), on: device)
     } catch {
-      // Some file systems cannot flush a folder, and some folders may be written to but not read.
-      guard ![EINVAL, EOPNOTSUPP, EACCES, EBADF].contains(error.code) else { return }
       throw FileError(
         .inputOutput, "the output is complete, but its folder could not be flushed: \(systemMessage(error.code))",
         remedy: "check the disk: after a power failure the file might be missing", file: path)
@@ -262,7 +267,7 @@ extension OutputFile {
   }
 
   /// Makes a call until no signal comes between.
-  private static func retrying<R>(_ body: () throws(SystemCallError) -> R) throws(SystemCallError) -> R {
+  static func retrying<R>(_ body: () throws(SystemCallError) -> R) throws(SystemCallError) -> R {
     while true {
       do throws(SystemCallError) {
         return try body()
@@ -272,11 +277,21 @@ extension OutputFile {
     }
   }
 
+  /// Waits until the names in a folder are on the disk, where that can be had.
+  static func synchronize(_ folder: String, on device: any OutputDevice) throws(SystemCallError) {
+    do throws(SystemCallError) {
+      try retrying { () throws(SystemCallError) in try device.synchronizeFolder(folder) }
+    } catch {
+      // Some file systems cannot flush a folder, and some folders may be written to but not read.
+      guard [EINVAL, EOPNOTSUPP, EACCES, EBADF].contains(error.code) else { throw error }
+    }
+  }
+
   /// How many temporary names are tried: those of processes that were killed and had the same number stand in the way.
   private static let maximumNames = 100
 
   /// Makes a call with the first temporary name in the output's folder that nothing has, and gives the name.
-  private static func withTemporaryName(
+  static func withTemporaryName(
     for path: String, onFailure: (String, SystemCallError) -> FileError,
     _ body: (String) throws(SystemCallError) -> Void
   ) throws(FileError) -> TemporaryName {
@@ -296,7 +311,8 @@ extension OutputFile {
     throw onFailure(path, SystemCallError(EEXIST))
   }
 
-  private static func hasRemoved(_ name: String, on device: any OutputDevice) -> Bool {
+  /// Takes a name away; true where nothing has it any more.
+  static func hasRemoved(_ name: String, on device: any OutputDevice) -> Bool {
     do throws(SystemCallError) {
       try retrying { () throws(SystemCallError) in try device.unlink(name) }
       return true
@@ -305,10 +321,7 @@ extension OutputFile {
     }
   }
 
-  /// Takes away a file of ours that was named before something else failed.
-  static func remove(_ path: String) { _ = hasRemoved(path, on: OutputDevices.current) }
-
-  private static func folder(of path: String) -> String { path.lastIndex(of: "/").map { String(path[...$0]) } ?? "." }
+  static func folder(of path: String) -> String { path.lastIndex(of: "/").map { String(path[...$0]) } ?? "." }
 
   private static func cannotCreate(_ path: String, _ error: SystemCallError) -> FileError {
     let isFull = error.code == ENOSPC || error.code == EDQUOT
@@ -324,7 +337,7 @@ extension OutputFile {
       .exists, "the output appeared while it was being written", remedy: "choose another name", file: path)
   }
 
-  private static func failed(_ path: String, _ error: SystemCallError) -> FileError {
+  static func failed(_ path: String, _ error: SystemCallError) -> FileError {
     let isFull = error.code == ENOSPC || error.code == EDQUOT
     return FileError(
       .inputOutput, "writing failed: \(systemMessage(error.code))",

@@ -112,6 +112,7 @@ public enum Architectures {
 
   /// The architecture whose keys a state dict has, nil if none.
   public static func recognize(_ tensors: [StoredTensor]) -> (any Architecture.Type)? {
+    guard tensors.allSatisfy({ OrdinaryKeys.has($0.name) }) else { return nil }
     let tensors = ExpandedBias.collected(WrapperPrefix.strip(tensors).tensors)
     return all.first { $0.recognizes(tensors) }
   }
@@ -120,6 +121,9 @@ public enum Architectures {
   public static func load(
     _ stateDict: StateDict, of checkpoint: Checkpoint, options: ModelOptions = ModelOptions()
   ) throws(ModelError) -> Model {
+    guard stateDict.tensors.allSatisfy({ OrdinaryKeys.has($0.name) }) else {
+      throw ImportDoctor.unknownArchitecture(stateDict.tensors, file: checkpoint.path)
+    }
     let (stripped, note) = WrapperPrefix.strip(stateDict.tensors)
     let tensors = ExpandedBias.collected(stripped)
     if let error = ImportDoctor.severalModels(tensors, file: checkpoint.path) { throw error }

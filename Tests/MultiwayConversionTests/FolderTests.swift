@@ -133,8 +133,6 @@ import Testing
     try convert(source, dtype: .f16, overwrite: true)
     let isSame = try bench.folder.bytes("out/config.json") == before
     #expect(!isSame)
-    // Readers would take the old weights for the new index's.
-    expect(FileErrorCode.exists) { try convert(source, shardSize: 20_000, overwrite: true) }
     expect(FileErrorCode.cannotCreate) { try convert(bench.folder.path("out"), overwrite: true) }
   }
 
@@ -144,6 +142,23 @@ import Testing
     let report = try convert(path)
     #expect(report.notes.contains { $0.hasPrefix("no config.json: ") })
     #expect(try FileManager.default.contentsOfDirectory(atPath: bench.folder.path("out")) == ["model.safetensors"])
+  }
+
+  /// The model that a folder holds is replaced whole, in whatever form the old and the new one come.
+  @Test func aFolderIsReplaced() throws {
+    let source = Fixtures.path("tiny/classification.pth")
+    let expected = try Workbench.tensors(source)
+    for (size, dtype) in [(nil, nil), (20_000, nil), (50_000, DType.f16), (nil, nil)] as [(Int?, DType?)] {
+      try convert(source, dtype: dtype, shardSize: size, overwrite: true)
+      try convert(source, dtype: dtype, shardSize: size, to: "fresh/", overwrite: true)
+      let names = try bench.folder.names(in: "out")
+      #expect(names == (try bench.folder.names(in: "fresh")))
+      for name in names {
+        #expect(try bench.folder.bytes("out/" + name) == bench.folder.bytes("fresh/" + name), "\(name)")
+      }
+      #expect(try bench.tensors("out").keys.sorted() == expected.keys.sorted())
+      try FileManager.default.removeItem(atPath: bench.folder.path("fresh"))
+    }
   }
 
   /// With every call of the file system failing in turn: no folder, and no file in one.

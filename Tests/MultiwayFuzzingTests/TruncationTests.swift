@@ -24,16 +24,19 @@ import Testing
   private static let paddedFormats = ["pytorch-legacy", "gguf", "zstd", "onnx"]
 
   /// Where to cut: every byte of the first `header` and of the last `edge`, and 200 places between.
-  private func cuts(_ count: Int, header: Int) -> [Int] {
+  func cuts(_ count: Int, header: Int, edge: Int = edge) -> [Int] {
     let body = (0..<200).map { header + (count - header) / 200 * $0 + $0 % 7 }
-    return Set(Array(0..<min(header, count)) + body + Array(max(0, count - TruncationTests.edge)..<count))
+    return Set(Array(0..<min(header, count)) + body + Array(max(0, count - edge)..<count))
       .filter { $0 < count }.sorted()
   }
 
   /// What a checkpoint holds, tensor by tensor.
   private func contents(_ bytes: [UInt8], path: String) throws -> [String] {
-    let checkpoint = try CheckpointFormats.read(MemorySource(TensorBytes(copying: bytes), path: path))
-    return try checkpoint.stateDicts.flatMap { dict in
+    try contents(try CheckpointFormats.read(MemorySource(TensorBytes(copying: bytes), path: path)))
+  }
+
+  func contents(_ checkpoint: Checkpoint) throws -> [String] {
+    try checkpoint.stateDicts.flatMap { dict in
       try dict.tensors.map { tensor in
         let bytes = try tensor.contiguousBytes()
         var digest = TensorDigest()
@@ -43,7 +46,7 @@ import Testing
     }
   }
 
-  private func headerSize(_ bytes: [UInt8]) -> Int {
+  func headerSize(_ bytes: [UInt8]) -> Int {
     let file = MemorySource(TensorBytes(copying: bytes), path: "whole")
     if let container = try? GGUFContainer.read(file) { return container.dataOffset }
     let count = TensorBytes(copying: bytes).array(of: UInt64.self).first ?? 0

@@ -130,4 +130,63 @@ import Testing
     #expect(error.code == .keysDoNotFit)
     #expect(error.diagnosis.remedy?.contains(ailment.advice) == true, "\(error.diagnosis.remedy ?? "no remedy")")
   }
+
+  private static func scalar(_ name: String) -> StoredTensor {
+    StoredTensor(name: name, dtype: .f32, shape: [1], elements: [Float(0)])
+  }
+
+  /// A stranger's file may have 65,536 keys of any length: advice comes from the first 10,000 whose length is ordinary, and so takes no longer.
+  @Test func adviceLooksAtSoManyKeysOnly() throws {
+    let blind = renamed(try tensors("family/vit_classification/timm.safetensors")) {
+      $0.hasPrefix("patch_embed") ? nil : $0
+    }
+    let lora = DoctorTests.scalar("blocks.0.attn.qkv.lora_A.default.weight")
+    let long = (0..<20_000).map { DoctorTests.scalar("\($0)" + String(repeating: ".lora_", count: 70)) }
+    let ordinary = (0..<20_000).map { DoctorTests.scalar("key\($0)") }
+    func advice(_ tensors: [StoredTensor]) throws -> (found: String, isLoRA: Bool) {
+      let error = try failure(tensors)
+      #expect(error.code == .unknownArchitecture)
+      #expect(error.description.utf8.count < 10_000)
+      return (error.diagnosis.found, error.diagnosis.remedy?.contains("merge_and_unload") == true)
+    }
+    // Long keys are as if they were not there.
+    let plain = try advice(blind)
+    let withLong = try advice(long + blind)
+    #expect(!plain.isLoRA && !withLong.isLoRA)
+    #expect(withLong.found.contains("nearest: vit in the timm layout"))
+    #expect(withLong.found.split(separator: "\n").dropFirst() == plain.found.split(separator: "\n").dropFirst())
+    #expect(try advice(long + [lora]).isLoRA)
+    // Behind so many of ordinary length nothing is looked at.
+    #expect(try advice(Array(ordinary.prefix(9_999)) + [lora]).isLoRA)
+    #expect(try !advice(Array(ordinary.prefix(10_000)) + [lora]).isLoRA)
+    #expect(try advice(ordinary + blind).found.contains("nearest") == false)
+  }
+
+  /// So does the list of keys that do not fit.
+  @Test func theListOfKeysHasAnEnd() throws {
+    let good = try tensors("family/vit_classification/timm.safetensors")
+    let error = try failure(good + (0..<1500).map { DoctorTests.scalar("stranger.\($0)") })
+    #expect(error.code == .keysDoNotFit)
+    #expect(error.diagnosis.found.contains("unexpected (1500):\n    stranger.0 "))
+    #expect(error.diagnosis.found.hasSuffix("stranger.999 [1]\n    and 500 more"))
+  }
+
+  /// No architecture has keys in other scripts, or of such a length: among good ones they are told, and nothing is looked for in them.
+  @Test(arguments: ["stranger.é", String(repeating: "e\u{301}", count: 1000), String(repeating: "module.", count: 100)])
+  func oneOddKey(name: String) throws {
+    let good = try tensors("family/vit_classification/timm.safetensors")
+    let error = try failure(good + [DoctorTests.scalar(name)])
+    #expect(error.code == .unknownArchitecture)
+    #expect(error.diagnosis.found.hasPrefix("no known architecture has keys such as \(name.prefix(10))"))
+    #expect(error.diagnosis.found.contains("nearest: vit in the timm layout"))
+    #expect(error.diagnosis.found.utf8.count < 2000)
+    #expect(Architectures.recognize(good) != nil)
+    #expect(Architectures.recognize(good + [DoctorTests.scalar(name)]) == nil)
+  }
+
+  @Test func manyModelsInOneFile() throws {
+    let error = try failure((0..<12_000).map { DoctorTests.scalar("\($0).patch_embed.proj.weight") })
+    #expect(error.diagnosis.found.contains("10000 models, under '0.', '1.', "), "\(error.diagnosis.found.prefix(100))")
+    #expect(error.diagnosis.found.utf8.count < 1000)
+  }
 }

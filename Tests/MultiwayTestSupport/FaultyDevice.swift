@@ -1,3 +1,4 @@
+import Foundation
 public import MultiwayCore
 import Synchronization
 
@@ -9,6 +10,10 @@ public final class FaultyDevice: OutputDevice {
     case error(Int32)
     /// A write takes only half of the bytes; other calls are as ever.
     case shortWrite
+    /// It and all that follow fail, and nothing is done any more: what the disk then holds is what a killed process leaves.
+    case death
+    /// The calling thread gets a signal; the call is as ever.
+    case signal(Int32)
   }
 
   /// A system call.
@@ -24,7 +29,7 @@ public final class FaultyDevice: OutputDevice {
 
   /// Makes a device.
   /// - Parameters:
-  ///   - place: which call fails, counted from 0; nil for none.
+  ///   - place: at which call it happens, counted from 0; nil for none.
   ///   - knowsUnnamed: false for a file system that has no files without names.
   public init(failing place: Int?, with fault: Fault = .shortWrite, knowsUnnamed: Bool = true) {
     self.place = place
@@ -41,9 +46,15 @@ public final class FaultyDevice: OutputDevice {
       calls.append(call)
       return calls.count - 1
     }
-    guard number == place else { return false }
-    if case .error(let code) = fault { throw SystemCallError(code) }
-    return true
+    guard let place, number == place || number > place && fault == .death else { return false }
+    switch fault {
+    case .error(let code): throw SystemCallError(code)
+    case .shortWrite: return true
+    case .death: throw SystemCallError(EIO)
+    case .signal(let signal):
+      raise(signal)
+      return false
+    }
   }
 
   /// The machine's call, unless it is the one that fails.
@@ -73,10 +84,9 @@ public final class FaultyDevice: OutputDevice {
       bytes.extracting(first: isShort ? (bytes.byteCount + 1) / 2 : bytes.byteCount), to: descriptor, at: offset)
   }
 
-  /// The machine's call, unless it is the one that fails.
+  /// Nothing, unless it is the call that fails: no test cuts the power, and thousands of them would wait for the disk.
   public func synchronize(_ descriptor: Int32) throws(SystemCallError) {
     _ = try meets(.synchronize)
-    try system.synchronize(descriptor)
   }
 
   /// The machine's call, unless it is the one that fails.
@@ -103,9 +113,8 @@ public final class FaultyDevice: OutputDevice {
     try system.unlink(path)
   }
 
-  /// The machine's call, unless it is the one that fails.
+  /// Nothing, unless it is the call that fails.
   public func synchronizeFolder(_ path: String) throws(SystemCallError) {
     _ = try meets(.synchronizeFolder)
-    try system.synchronizeFolder(path)
   }
 }

@@ -93,6 +93,8 @@ public final class TemporaryFolder: Sendable {
     return path(name)
   }
 
-  /// The names of all files in it, hidden ones too.
-  public func names() throws -> [String] { try FileManager.default.contentsOfDirectory(atPath: url.path).sorted() }
+  /// The names of all files in it, or in a folder of it, hidden ones too.
+  public func names(in name: String = "") throws -> [String] {
+    try FileManager.default.contentsOfDirectory(atPath: url.appendingPathComponent(name).path).sorted()
+  }
 }

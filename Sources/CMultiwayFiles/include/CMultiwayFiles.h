@@ -19,6 +19,12 @@ void mwf_temporary_release(mwf_temporary *temporary);
 /// A signal that the process was told to ignore stays ignored.
 void mwf_remove_temporaries_on_signals(void);
 
+/// From now on these signals wait, until `mwf_interrupts_release` was called as often as this. At most 65,535 callers at a time. Where a
+/// signal is ending the process already, the call does not return.
+void mwf_interrupts_hold(void);
+/// The last call lets a signal that waited end the process.
+void mwf_interrupts_release(void);
+
 // Mapped sources -----------------------------------------------------------------------------------------------------
 
 /// A mapped file whose bytes may vanish under the reader.

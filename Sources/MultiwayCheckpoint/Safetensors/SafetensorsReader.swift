@@ -82,6 +82,8 @@ public enum SafetensorsReader: CheckpointReader {
           .malformed, "the header is not a JSON object", file: file.path, byteOffset: prefixSize)
       }
       var names: Set<String> = []
+      // A set that grows hashes all names anew, and they may be all of the header. No entry has fewer bytes than this.
+      names.reserveCapacity(min(maximumTensors, header.byteCount / 50))
       var kept = 0
       func release(_ offset: Int) {
         guard offset - kept > keptSize else { return }

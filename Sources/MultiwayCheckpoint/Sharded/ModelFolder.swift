@@ -2,13 +2,15 @@ import MultiwayCore
 
 /// The folder of a Hugging Face model: weights in one file or in shards, and JSON files beside them.
 enum ModelFolder {
+  /// The name of weights in one safetensors file.
+  static let safetensors = "model.safetensors"
+  /// The name of the index of safetensors shards.
+  static let safetensorsIndex = "model.safetensors.index.json"
   /// The names of the weights, in the order in which they are looked for.
-  static let weightNames = [
-    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
-  ]
+  static let weightNames = [safetensors, safetensorsIndex, "pytorch_model.bin", "pytorch_model.bin.index.json"]
 
   /// The JSON files that are read into the metadata, and the keys that they get there.
-  private static let companions = [("config.json", "config"), ("preprocessor_config.json", "preprocessor_config")]
+  static let companions = [("config.json", "config"), ("preprocessor_config.json", "preprocessor_config")]
 
   /// The largest of them that is read, in bytes.
   private static let maximumCompanionSize = 16 << 20
@@ -37,7 +39,7 @@ enum ModelFolder {
   }
 
   /// A file of the folder, nil if there is none of that name.
-  private static func file(_ name: String, in folder: borrowing Folder) throws(FileError) -> MappedFile? {
+  static func file(_ name: String, in folder: borrowing Folder) throws(FileError) -> MappedFile? {
     do throws(FileError) {
       return try folder.open(name)
     } catch {

@@ -2,11 +2,15 @@ public import MultiwayCore
 
 /// Writes the folder of a model as Hugging Face's loaders have it: weights in one safetensors file or in shards with an index, and JSON
 /// files beside them. Files get their names when all are written, the one by which readers find the weights last.
+///
+/// A model that was in the folder goes whole: its weights or its index, and of the shards that the index names those that are called as
+/// shards are, as loaders that take every `*.safetensors` would mix them with the new ones. An index comes from strangers, so nothing else goes because it
+/// names it, and a shard that no index names may be anybody's: it stays.
 public enum ModelFolderWriter {
   /// More files at once would run into the limits of processes, and no loader is helped by them.
   static let maximumShards = 500
-  private static let weights = "model.safetensors"
-  private static let index = "model.safetensors.index.json"
+  private static let weights = ModelFolder.safetensors
+  private static let index = ModelFolder.safetensorsIndex
 
   /// Writes a folder and gives the size of its files in bytes.
   /// - Parameters:
@@ -23,8 +27,8 @@ public enum ModelFolderWriter {
     let shards =
       try shardSize.map { size throws(CheckpointError) in try split(ordered, size: size, path: path) } ?? [ordered]
     let names = shards.indices.map { shards.count == 1 ? weights : name(of: $0, count: shards.count) }
-    let folder = try OutputFolder(path: path, overwrite: overwrite, inputs: inputs)
-    try checkWeights(in: folder, keeping: shards.count == 1 ? weights : index)
+    let folder = try OutputFolder(path: path, overwrite: overwrite, keys: [weights, index], inputs: inputs)
+    try replaceModel(in: folder, companions: companions.map(\.name))
     let total = StateDict(name: "", tensors: ordered).byteCount
     var (done, size) = (0, 0)
     for companion in companions { size += try add(companion.contents, companion.name, to: folder) }
@@ -93,12 +97,36 @@ public enum ModelFolderWriter {
     return size
   }
 
-  /// Refuses a folder with weights under another name, which readers would take in place of those that are written.
-  private static func checkWeights(in output: OutputFolder, keeping name: String) throws(FileError) {
-    let present = try Folder(path: output.path).names
-    guard let other = ModelFolder.weightNames.first(where: { $0 != name && present.contains($0) }) else { return }
-    throw FileError(
-      .exists, "the folder holds \(other), which readers might take for the model's weights",
-      remedy: "write to another folder, or remove it", file: output.path)
+  /// Retires the shards of the model that is in the folder, and refuses a folder with files that readers might take for the new model's.
+  private static func replaceModel(in output: OutputFolder, companions: [String]) throws(FileError) {
+    let folder = try Folder(path: output.path)
+    let present = Set(folder.names)
+    if let other = ModelFolder.weightNames.first(where: { $0 != weights && $0 != index && present.contains($0) }) {
+      throw refusal(other, "weights", in: folder)
+    }
+    guard present.contains(weights) || present.contains(index) else { return }
+    if let other = ModelFolder.companions.map(\.0).first(where: { !companions.contains($0) && present.contains($0) }) {
+      throw refusal(other, "configuration", in: folder)
+    }
+    // An index that cannot be read names nothing.
+    guard let file = try? folder.open(index), let old = try? ShardIndex(file) else { return }
+    for name in old.shards where isShard(name) { try output.retire(name) }
+  }
+
+  private static func refusal(_ name: String, _ part: String, in folder: borrowing Folder) -> FileError {
+    FileError(
+      .exists, "the folder holds \(name), which readers might take for the model's \(part)",
+      remedy: "write to another folder, or remove it", file: folder.path)
+  }
+
+  /// True for a name such as `name(of:count:)` makes.
+  private static func isShard(_ name: String) -> Bool {
+    let parts = name.split(separator: "-", omittingEmptySubsequences: false)
+    func isNumber(_ text: Substring) -> Bool {
+      text.utf8.count >= 5 && text.utf8.allSatisfy { (0x30...0x39).contains($0) }
+    }
+    let suffix = ".safetensors"
+    guard parts.count == 4, parts[0] == "model", parts[2] == "of", parts[3].hasSuffix(suffix) else { return false }
+    return isNumber(parts[1]) && isNumber(parts[3].dropLast(suffix.count))
   }
 }

@@ -4,9 +4,12 @@ import MultiwayCore
 enum ImportDoctor {
   /// The error for a state dict that no architecture recognises: which one is nearest, and what separates the file from it.
   static func unknownArchitecture(_ tensors: [StoredTensor], file: String) -> ModelError {
-    let examples = tensors.prefix(3).map(\.name).joined(separator: ", ")
+    // A single key that no model has keeps a file from being one.
+    let odd = tensors.filter { !OrdinaryKeys.has($0.name) }
+    let examples = (odd.isEmpty ? tensors : odd).prefix(3).map { OrdinaryKeys.shortened($0.name) }
+      .joined(separator: ", ")
     var found = "no known architecture has keys such as \(examples.isEmpty ? "none at all" : examples)"
-    if let nearest = NearestLayout.find(tensors) { found += "\n" + nearest.description }
+    if let nearest = NearestLayout.find(OrdinaryKeys.sample(tensors)) { found += "\n" + nearest.description }
     let advice = advice(for: KeyProblems(), tensors: tensors)
     return ModelError(
       .unknownArchitecture, found, expected: Architectures.all.map { $0.signature }.joined(separator: "; "),
@@ -17,14 +20,16 @@ enum ImportDoctor {
   /// The error for a state dict in which several models stand side by side; nil where there is one at most.
   static func severalModels(_ tensors: [StoredTensor], file: String) -> ModelError? {
     var prefixes: [String] = []
-    for tensor in tensors {
+    var seen: Set<String> = []
+    for tensor in OrdinaryKeys.sample(tensors) {
       for marker in patchProjections where tensor.name.hasSuffix(marker) {
         let prefix = String(tensor.name.dropLast(marker.count))
-        if prefix.isEmpty || prefix.hasSuffix("."), !prefixes.contains(prefix) { prefixes.append(prefix) }
+        if prefix.isEmpty || prefix.hasSuffix("."), seen.insert(prefix).inserted { prefixes.append(prefix) }
       }
     }
     guard prefixes.count > 1 else { return nil }
-    let names = prefixes.map { $0.isEmpty ? "(no prefix)" : "'\($0)'" }.joined(separator: ", ")
+    let more = prefixes.count > 20 ? ", …" : ""
+    let names = prefixes.prefix(20).map { $0.isEmpty ? "(no prefix)" : "'\($0)'" }.joined(separator: ", ") + more
     return ModelError(
       .unsupported, "the state dict holds \(prefixes.count) models, under \(names)", expected: "one model",
       remedy: "save the state dict of the one that is wanted", file: file)
@@ -37,7 +42,8 @@ enum ImportDoctor {
 
   /// What the problems, or the keys themselves, suggest.
   static func advice(for problems: KeyProblems, tensors: [StoredTensor]) -> [String] {
-    symptoms.compactMap { symptom in symptom.isPresent(problems, tensors) ? symptom.advice : nil }
+    let (problems, tensors) = (problems.sample, OrdinaryKeys.sample(tensors))
+    return symptoms.compactMap { symptom in symptom.isPresent(problems, tensors) ? symptom.advice : nil }
   }
 
   /// A known cause of keys that do not fit.

@@ -6,6 +6,16 @@ struct KeyProblems {
   var leftOver: [String] = []
   var misshapen: [String] = []
 
+  /// How many keys of a kind the error lists.
+  private static let maximumLines = 1000
+
+  /// What advice looks at.
+  var sample: KeyProblems {
+    KeyProblems(
+      missing: OrdinaryKeys.sample(missing), leftOver: OrdinaryKeys.sample(leftOver),
+      misshapen: OrdinaryKeys.sample(misshapen))
+  }
+
   /// The error that lists it all, and what may mend it; nil where nothing is wrong.
   func error(model: String, layout: String, tensors: [StoredTensor], file: String) -> ModelError? {
     guard !missing.isEmpty || !leftOver.isEmpty || !misshapen.isEmpty else { return nil }
@@ -13,7 +23,8 @@ struct KeyProblems {
     for (title, keys) in [("missing", missing), ("mis-shaped", misshapen), ("unexpected", leftOver)] where !keys.isEmpty
     {
       lines.append("  \(title) (\(keys.count)):")
-      lines += keys.map { "    " + $0 }
+      lines += keys.prefix(KeyProblems.maximumLines).map { "    " + $0 }
+      if keys.count > KeyProblems.maximumLines { lines.append("    and \(keys.count - KeyProblems.maximumLines) more") }
     }
     let advice = ImportDoctor.advice(for: self, tensors: tensors)
     return ModelError(

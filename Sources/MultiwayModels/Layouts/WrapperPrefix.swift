@@ -10,11 +10,11 @@ enum WrapperPrefix {
   static func strip(_ tensors: [StoredTensor]) -> (tensors: [StoredTensor], note: String?) {
     var prefix = ""
     while !tensors.isEmpty,
-      let next = known.first(where: { wrapper in
-        tensors.allSatisfy { $0.name.utf8.count > (prefix + wrapper).utf8.count && $0.name.hasPrefix(prefix + wrapper) }
+      let next = known.lazy.map({ prefix + $0 }).first(where: { longer in
+        tensors.allSatisfy { $0.name.utf8.count > longer.utf8.count && $0.name.hasPrefix(longer) }
       })
     {
-      prefix += next
+      prefix = next
     }
     guard !prefix.isEmpty else { return (tensors, nil) }
     let stripped = tensors.map { tensor in
