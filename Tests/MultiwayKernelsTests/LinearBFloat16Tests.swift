@@ -167,7 +167,11 @@ struct BFloat16Case: CustomTestStringConvertible {
     for isa in ISA.supported where !isa.multipliesBFloat16 {
       let layer = BFloat16Case(1, 4, 4)
       let (x, y) = (GuardedBuffer(layer.x), GuardedBuffer<UInt16>(count: 4))
-      #expect(unsafe mwk_round_rows_bf16(RawContext(isa).pointer, 1, 4, x.pointer, y.pointer) == mwk_unsupported)
+      let context = RawContext(isa)
+      let status = withExtendedLifetime(context) {
+        unsafe mwk_round_rows_bf16(context.pointer, 1, 4, x.pointer, y.pointer)
+      }
+      #expect(status == mwk_unsupported)
       #expect(y.values == [0, 0, 0, 0])
     }
     #expect(!ISA.scalar.multipliesBFloat16)
