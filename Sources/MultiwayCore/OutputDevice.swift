@@ -21,6 +21,8 @@ public protocol OutputDevice: Sendable {
   func write(_ bytes: borrowing RawSpan, to descriptor: Int32) throws(SystemCallError) -> Int
   /// Writes bytes at a place, and says how many were written, which may be fewer than all.
   func write(_ bytes: borrowing RawSpan, to descriptor: Int32, at offset: Int) throws(SystemCallError) -> Int
+  /// Lets the system begin to put on the disk what was written so far; a hint, and no promise.
+  func startFlushing(_ descriptor: Int32)
   /// Waits until the file's bytes are on the disk.
   func synchronize(_ descriptor: Int32) throws(SystemCallError)
   /// Gives a file without a name the name `path`, which nothing may have.
@@ -90,6 +92,9 @@ public struct SystemDevice: OutputDevice {
     guard count >= 0 else { throw SystemCallError(code) }
     return count
   }
+
+  /// `sync_file_range`.
+  public func startFlushing(_ descriptor: Int32) { mwf_start_flushing(descriptor) }
 
   /// `fsync`.
   public func synchronize(_ descriptor: Int32) throws(SystemCallError) { try check(fsync(descriptor)) }

@@ -23,6 +23,9 @@ public struct OutputFile: ~Copyable {
   public private(set) var byteCount = 0
 
   private static let bufferSize = 1 << 20
+  /// So much is written before the disk is told to begin with it: what is on its way already need not be waited for at the end.
+  private static let flushingSize = 8 << 20
+  private var notYetFlushing = 0
 
   /// Starts writing `path`.
   /// - Parameters:
@@ -92,6 +95,7 @@ public struct OutputFile: ~Copyable {
     if buffer.count + bytes.byteCount > OutputFile.bufferSize { try flush() }
     if bytes.byteCount >= OutputFile.bufferSize {
       try writeAll(bytes, at: nil)
+      noteWritten(bytes.byteCount)
     } else {
       buffer.append(contentsOf: bytes.array)
     }
@@ -228,7 +232,16 @@ extension OutputFile {
   private mutating func flush() throws(FileError) {
     guard !buffer.isEmpty else { return }
     try withBytes(of: buffer) { (bytes) throws(FileError) in try writeAll(bytes, at: nil) }
+    noteWritten(buffer.count)
     buffer.removeAll(keepingCapacity: true)
+  }
+
+  /// Lets the disk begin, now and then.
+  private mutating func noteWritten(_ count: Int) {
+    notYetFlushing += count
+    guard notYetFlushing >= OutputFile.flushingSize else { return }
+    device.startFlushing(descriptor)
+    notYetFlushing = 0
   }
 
   /// Writes all bytes, however many calls that takes: at the end of the file, or at a place in it.

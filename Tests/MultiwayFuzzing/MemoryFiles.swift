@@ -34,6 +34,7 @@ struct DiscardingDevice: OutputDevice {
   func create(_ path: String) throws(SystemCallError) -> Int32 { try openUnnamed(in: path) }
   func write(_ bytes: borrowing RawSpan, to descriptor: Int32) -> Int { bytes.byteCount }
   func write(_ bytes: borrowing RawSpan, to descriptor: Int32, at offset: Int) -> Int { bytes.byteCount }
+  func startFlushing(_ descriptor: Int32) {}
   func synchronize(_ descriptor: Int32) {}
   func name(_ descriptor: Int32, _ path: String) {}
   func link(_ path: String, to newPath: String) {}

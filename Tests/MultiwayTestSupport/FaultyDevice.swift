@@ -84,6 +84,9 @@ public final class FaultyDevice: OutputDevice {
       bytes.extracting(first: isShort ? (bytes.byteCount + 1) / 2 : bytes.byteCount), to: descriptor, at: offset)
   }
 
+  /// Nothing: it is a hint.
+  public func startFlushing(_ descriptor: Int32) {}
+
   /// Nothing, unless it is the call that fails: no test cuts the power, and thousands of them would wait for the disk.
   public func synchronize(_ descriptor: Int32) throws(SystemCallError) {
     _ = try meets(.synchronize)

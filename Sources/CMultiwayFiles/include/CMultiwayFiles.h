@@ -25,6 +25,9 @@ void mwf_interrupts_hold(void);
 /// The last call lets a signal that waited end the process.
 void mwf_interrupts_release(void);
 
+/// Lets the kernel begin to write a file's changed pages to the disk, and waits for none of them.
+void mwf_start_flushing(int descriptor);
+
 // Mapped sources -----------------------------------------------------------------------------------------------------
 
 /// A mapped file whose bytes may vanish under the reader.
