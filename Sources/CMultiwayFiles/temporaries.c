@@ -66,6 +66,16 @@ void mwf_interrupts_hold(void) {
   }
 }
 
+// Raises a signal before anything else happens, if this thread takes it; otherwise some thread does, soon.
+static void raise_now(int number) {
+  sigset_t blocked;
+  if (pthread_sigmask(SIG_BLOCK, NULL, &blocked) == 0 && sigismember(&blocked, number) == 0) {
+    raise(number);
+  } else {
+    kill(getpid(), number);
+  }
+}
+
 void mwf_interrupts_release(void) {
   int state = atomic_load(&holds);
   int next;
@@ -73,8 +83,8 @@ void mwf_interrupts_release(void) {
     next = state - 1;
     if (next % (1 << hold_bits) == 0) next = 0;
   } while (!atomic_compare_exchange_weak(&holds, &state, next));
-  // The last one out makes up for the signal that waited: to the process, as this thread may be one that blocks signals.
-  if (next == 0 && state >> hold_bits != 0) kill(getpid(), state >> hold_bits);
+  // The last one out makes up for the signal that waited.
+  if (next == 0 && state >> hold_bits != 0) raise_now(state >> hold_bits);
 }
 
 // True where the process may end now; otherwise the signal is noted for the last who lets go.
