@@ -71,19 +71,15 @@ extension Session {
       $0..<min(slicing.concurrent, $0 + slicing.lane)
     }
     let next = Atomic(0)
-    let results = Mutex([Result<[TensorValue], any Error>?](repeating: nil, count: slices.count))
     context.concurrently(lanes.count) { number in
-      while true {
+      lanes[number].run(in: self) {
         let slice = next.wrappingAdd(1, ordering: .relaxed).oldValue
-        guard slice < slices.count else { return }
-        let result = Result { try lanes[number].run(inputs.examples(slices[slice], of: batchSymbol), of: self) }
-        results.withLock { $0[slice] = result }
+        return slice < slices.count ? (slice, inputs.examples(slices[slice], of: batchSymbol)) : nil
       }
     }
-    return try results.withLock { $0 }.map { result in
-      guard let result else { preconditionFailure("a slice was not run") }
-      return try result.get()
-    }
+    let results = lanes.flatMap { $0.takeResults() }.sorted { $0.slice < $1.slice }
+    precondition(results.count == slices.count, "every slice has a result")
+    return try results.map { try $0.outputs.get() }
   }
 
   /// The symbol that is the first dimension of all inputs and outputs, nil where there is none: each example is by itself then.
@@ -96,22 +92,42 @@ extension Session {
 
 /// What one thread needs to run slices by itself.
 final class Lane: Sendable {
+  typealias SliceResult = (slice: Int, outputs: Result<[TensorValue], any Error>)
+
+  private struct State: ~Copyable {
+    var workspace: Workspace
+    var results: [SliceResult] = []
+  }
+
   private let context: KernelContext
-  private let workspace: Mutex<Workspace>
+  private let state: Mutex<State>
 
   /// Plans and reserves the memory for slices of these sizes.
   init(_ session: Session, symbols: [String: Int]) throws {
     context = try KernelContext(isa: session.context.isa)
-    workspace = Mutex(try Workspace(session, exactly: symbols, isLane: true))
+    state = Mutex(State(workspace: try Workspace(session, exactly: symbols, isLane: true)))
   }
 
   /// The size of its memory.
-  var byteCount: Int { workspace.withLock { $0.byteCount } }
+  var byteCount: Int { state.withLock { $0.workspace.byteCount } }
 
-  /// Runs a slice.
-  func run(_ inputs: BoundInputs, of session: Session) throws -> [TensorValue] {
-    try workspace.withLock { workspace in
-      try session.runAtOnce(inputs, in: &workspace, on: context, reusesKept: false).map(\.value)
+  /// Runs slices as long as there are any, and keeps what comes out.
+  func run(in session: Session, next: () -> (slice: Int, inputs: BoundInputs)?) {
+    state.withLock { state in
+      while let (slice, inputs) = next() {
+        let outputs = Result {
+          try session.runAtOnce(inputs, in: &state.workspace, on: context, reusesKept: false).map(\.value)
+        }
+        state.results.append((slice, outputs))
+      }
+    }
+  }
+
+  /// What came out since the last call.
+  func takeResults() -> [SliceResult] {
+    state.withLock { state in
+      defer { state.results = [] }
+      return state.results
     }
   }
 }
