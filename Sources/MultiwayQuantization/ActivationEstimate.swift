@@ -97,8 +97,9 @@ private struct NormSource {
     let squares = scale.map { Double($0) * Double($0) }
     var moments = ChannelMoments(means: start.map(Double.init), deviations: [])
     if moments.means.isEmpty { moments.means = [Double](repeating: 0, count: outputs) }
+    let kernels = try materializer.context()
     try materializer.forEachRows(of: data) { rows, matrix in
-      let sums = WeightSums.moments(matrix, squares: squares, shift: shift)
+      let sums = kernels.moments(matrix, squares: squares, shift: shift)
       for (place, output) in rows.enumerated() {
         moments.means[output] += sums.means[place]
         moments.deviations.append(sums.squares[place].squareRoot())

@@ -4,7 +4,7 @@ import MultiwayKernels
 
 /// Computes constants from their expressions, one tensor at a time.
 ///
-/// Every result is the same on every machine and run: sums are taken in index order, in double precision where they feed a bias.
+/// Every result is the same on every machine and run: sums have one shape (Docs/Numerics.md), and double precision where they feed a bias.
 public struct Materializer {
   /// Let the pages of source tensors go once they have been read, so that memory does not grow with the model.
   let discardsSources: Bool
@@ -226,8 +226,9 @@ extension Materializer {
     let start = try bias.map { try floats(of: $0) } ?? []
     var result: [Float] = []
     result.reserveCapacity(weight.shape[0])
+    let kernels = try context()
     try forEachRows(of: weight) { rows, matrix in
-      result += WeightSums.shiftedBias(matrix, vector: vector, start: start.isEmpty ? [] : Array(start[rows]))
+      result += kernels.shiftedBias(matrix, vector: vector, start: start.isEmpty ? [] : start[rows])
     }
     return result
   }

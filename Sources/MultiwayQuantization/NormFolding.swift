@@ -20,8 +20,8 @@ public struct NormFolding {
     case balance([Float])
   }
 
-  /// The tokens that are tried.
-  private let tokens: [[Float]]
+  /// The tokens that are tried, [tokens, channels].
+  private let tokens: [Float]
   /// The root mean square of each channel of the norm's result.
   private let magnitudes: [Double]
   /// The norm's weight γ.
@@ -38,12 +38,12 @@ public struct NormFolding {
     self.weight = weight
     guard let channels, channels.means.count == weight.count else {
       var random = NormalNumbers(seed: 0)
-      tokens = (0..<ActivationStatistics.sampleCount).map { _ in weight.map { Float(random.next()) * $0 } }
+      tokens = (0..<ActivationStatistics.sampleCount).flatMap { _ in weight.map { Float(random.next()) * $0 } }
       magnitudes = weight.map { Double(abs($0)) }
       return
     }
     let shift = bias ?? [Float](repeating: 0, count: weight.count)
-    tokens = channels.samples.map { token in zip(token, shift).map { $0 - $1 } }
+    tokens = channels.samples.flatMap { token in zip(token, shift).map { $0 - $1 } }
     magnitudes = weight.indices.map { index in
       let offset = Double(shift[index])
       let square = channels.meanSquares[index] - 2 * offset * channels.means[index] + offset * offset
@@ -53,11 +53,13 @@ public struct NormFolding {
 
   /// The way with the smallest int8 error over all `matrices` [out, in] that read the norm; staying wins a tie.
   public func choose(_ matrices: [TensorExpression], _ materializer: inout Materializer) throws -> Choice {
+    let kernels = try materializer.context()
     let samples = try sampledRows(matrices, &materializer)
-    let columns = columnMagnitudes(samples)
-    var best = (choice: Choice.keep, error: error(samples, factors: [Float](repeating: 1, count: weight.count)))
+    let columns = columnMagnitudes(samples, kernels)
+    let ones = [Float](repeating: 1, count: weight.count)
+    var best = (choice: Choice.keep, error: error(samples, factors: ones, kernels))
     func offer(_ choice: Choice, _ factors: [Float]) {
-      let error = error(samples, factors: factors)
+      let error = error(samples, factors: factors, kernels)
       if error < best.error { best = (choice, error) }
     }
     if weight.allSatisfy({ $0 != 0 }) { offer(.fold, weight) }
@@ -102,31 +104,21 @@ public struct NormFolding {
   }
 
   /// The root mean square of each column over the sampled rows, each matrix on its own scale.
-  private func columnMagnitudes(_ samples: [Sample]) -> [Double] {
-    let width = weight.count
-    var squares = [Double](repeating: 0, count: width)
+  private func columnMagnitudes(_ samples: [Sample], _ kernels: KernelContext) -> [Double] {
+    var squares = [Double](repeating: 0, count: weight.count)
     for sample in samples {
-      var total = 0.0
-      for row in 0..<sample.count {
-        var sum = 0.0
-        for place in row * width..<(row + 1) * width { sum += Double(sample.rows[place]) * Double(sample.rows[place]) }
-        total += sum
-      }
+      let columns = kernels.columnSquares(rows: sample.rows, inputs: weight.count)
+      let total = columns.reduce(0, +)
       guard total > 0, total.isFinite else { continue }
-      for row in 0..<sample.count {
-        for index in 0..<width {
-          let value = Double(sample.rows[row * width + index])
-          squares[index] += value * value / total
-        }
-      }
+      for index in squares.indices { squares[index] += columns[index] / total }
     }
-    return squares.map { ($0 * Double(width)).squareRoot() }
+    return squares.map { ($0 * Double(weight.count)).squareRoot() }
   }
 
   private func sampledRows(
     _ matrices: [TensorExpression], _ materializer: inout Materializer
   ) throws -> [Sample] {
-    let flat = tokens.flatMap { $0 }
+    let kernels = try materializer.context()
     return try matrices.map { matrix in
       let outputs = matrix.shape[0]
       let count = min(Self.sampleRows, outputs)
@@ -136,23 +128,22 @@ public struct NormFolding {
         let row = index * outputs / count
         rows += try materializer.floats(of: Materializer.rows(row..<row + 1, of: matrix))
       }
-      let products = WeightSums.products(rows: rows, tokens: flat, inputs: weight.count)
+      let products = kernels.products(rows: rows, tokens: tokens, inputs: weight.count)
       return Sample(rows: rows, count: count, products: products)
     }
   }
 
   /// The squared error of both quantizations together, each matrix relative to its own outputs.
-  private func error(_ samples: [Sample], factors: [Float]) -> Double {
-    let quantized = tokens.map { token in QuantizedToken(zip(token, factors).map { $0 / $1 }) }
-    let values = quantized.flatMap(\.values)
+  private func error(_ samples: [Sample], factors: [Float], _ kernels: KernelContext) -> Double {
+    let quantized = kernels.quantizedTokens(tokens, dividedBy: factors)
     var sum = 0.0
     for sample in samples {
-      let (sums, scales) = WeightSums.quantizedProducts(rows: sample.rows, factors: factors, tokens: values)
+      let (sums, scales) = kernels.quantizedProducts(rows: sample.rows, factors: factors, tokens: quantized.values)
       var (noise, signal) = (0.0, 0.0)
       for row in 0..<sample.count {
-        for (place, token) in quantized.enumerated() {
+        for (place, scale) in quantized.scales.enumerated() {
           let exact = sample.products[place * sample.count + row]
-          let difference = Double(sums[place * sample.count + row]) * Double(scales[row]) * token.scale - exact
+          let difference = Double(sums[place * sample.count + row]) * Double(scales[row]) * Double(scale) - exact
           noise += difference * difference
           signal += exact * exact
         }
@@ -160,26 +151,5 @@ public struct NormFolding {
       sum += signal > 0 ? noise / signal : noise
     }
     return sum
-  }
-}
-
-/// A token as the int8 recipe quantizes it (Docs/Numerics.md), with the zero point taken off again.
-private struct QuantizedToken {
-  var values: [Int16]
-  var scale: Double
-
-  init(_ token: [Float]) {
-    let low = token.reduce(0) { min($0, $1) }
-    let high = token.reduce(0) { max($0, $1) }
-    // Infinite and undefined weights are reported where the weights are quantized; here they only must not trap.
-    guard high - low >= 0x1p-100, (high - low).isFinite, token.allSatisfy(\.isFinite) else {
-      values = [Int16](repeating: 0, count: token.count)
-      scale = 1
-      return
-    }
-    let inverse = 255 / (high - low)
-    let zero = (-low * inverse).rounded(.toNearestOrEven)
-    values = token.map { Int16(max(0, min(255, ($0 * inverse).rounded(.toNearestOrEven) + zero)) - zero) }
-    scale = Double((high - low) / 255)
   }
 }

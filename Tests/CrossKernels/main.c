@@ -32,7 +32,7 @@ static const kernel_case cases[] = {
     CASE(linear_blocks, whole_blocks), CASE(encode_blocks, tokens),
     CASE(extreme_i8, long_inputs), CASE(panels, inputs),       CASE(attention, tokens),
     CASE(caption, tokens),       CASE(convolution, channels),  CASE(feature_maps, channels),
-    CASE(int8_block, widths),    CASE(float_block, widths),
+    CASE(weight_sums, vectors),  CASE(int8_block, widths),    CASE(float_block, widths),
 };
 #define CASES (sizeof cases / sizeof *cases)
 

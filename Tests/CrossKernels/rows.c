@@ -140,3 +140,32 @@ void feature_maps_case(const mwk_context *context, size_t channels, digest *d) {
   CHECK(mwk_to_image_f32(context, 2, 5, 6, channels, x, y) == mwk_ok);
   add_floats(d, 2 * 5 * 6 * channels, y);
 }
+
+void weight_sums_case(const mwk_context *context, size_t inputs, digest *d) {
+  enum { tokens = 3 };
+  numbers n = seeded(inputs + 9);
+  const float *matrix = floats(&n, ROWS * inputs, 3), *token = rows_of(&n, inputs), *start = floats(&n, ROWS, 1);
+  float *factors = floats(&n, inputs, 1);
+  for (size_t i = 0; i < inputs; i++) factors[i] = 0.5f + factors[i] * factors[i];
+  float *bias = room(ROWS), *scale = room(ROWS), *divided = room(mwk_round_up(inputs, 4));
+  double *square = guarded(mwk_max(inputs, ROWS) * sizeof *square), *sums = guarded(ROWS * tokens * sizeof *sums);
+  double *squares = guarded(inputs * sizeof *squares);
+  for (size_t i = 0; i < inputs; i++) squares[i] = (double)factors[i] * (double)factors[i];
+  mwk_shifted_bias(context, ROWS, inputs, matrix, factors, start, bias);
+  add_floats(d, ROWS, bias);
+  mwk_row_moments(context, ROWS, inputs, matrix, squares, factors, square, sums);
+  add_bytes(d, ROWS * sizeof *square, square);
+  add_bytes(d, ROWS * sizeof *sums, sums);
+  mwk_column_squares(context, ROWS, inputs, matrix, square);
+  add_bytes(d, inputs * sizeof *square, square);
+  mwk_row_products(context, ROWS, inputs, tokens, matrix, floats(&n, tokens * inputs, 2), sums);
+  add_bytes(d, ROWS * tokens * sizeof *sums, sums);
+  int16_t *q = guarded(ROWS * inputs * sizeof *q), *quantized = guarded(inputs * sizeof *quantized);
+  int32_t *integers = guarded(ROWS * ROWS * sizeof *integers);
+  mwk_quantize_tokens(context, ROWS, inputs, token, factors, divided, guarded(mwk_round_up(inputs, 4)), q, scale);
+  add_bytes(d, ROWS * inputs * sizeof *q, q);
+  add_floats(d, ROWS, scale);
+  mwk_quantized_row_products(context, ROWS, inputs, ROWS, matrix, factors, q, quantized, integers, scale);
+  add_bytes(d, ROWS * ROWS * sizeof *integers, integers);
+  add_floats(d, ROWS, scale);
+}

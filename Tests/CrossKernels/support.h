@@ -64,6 +64,7 @@ void extreme_i8_case(const mwk_context *context, size_t inputs, digest *d);
 void panels_case(const mwk_context *context, size_t inputs, digest *d);
 void attention_case(const mwk_context *context, size_t tokens, digest *d);
 void caption_case(const mwk_context *context, size_t tokens, digest *d);
+void weight_sums_case(const mwk_context *context, size_t inputs, digest *d);
 void layout_case(const mwk_context *context, size_t width, digest *d);
 void feature_maps_case(const mwk_context *context, size_t channels, digest *d);
 void int8_block_case(const mwk_context *context, size_t width, digest *d);

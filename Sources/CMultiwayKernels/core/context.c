@@ -48,12 +48,13 @@ mwk_status mwk_context_create(mwk_isa isa, size_t threads, mwk_context **result)
   context->elementwise = mwk_elementwise_for(isa);
   context->rows = mwk_rows_for(isa);
   context->convert = mwk_convert_for(isa);
+  context->weights = mwk_weights_for(isa);
   context->gemm_f32 = mwk_gemm_f32_for(isa);
   context->gemm_i8 = mwk_gemm_i8_for(isa);
   context->gemm_blocks = mwk_gemm_blocks_for(isa);
   context->gemm_bf16 = mwk_gemm_bf16_for(isa);
-  bool complete = context->elementwise && context->rows && context->convert && context->gemm_f32 && context->gemm_i8 &&
-                  context->gemm_blocks;
+  bool complete = context->elementwise && context->rows && context->convert && context->weights && context->gemm_f32 &&
+                  context->gemm_i8 && context->gemm_blocks;
   mwk_status status = complete ? mwk_pool_create(threads, &context->pool) : mwk_unsupported;
   if (status != mwk_ok) {
     free(context);

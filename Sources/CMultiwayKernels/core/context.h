@@ -12,6 +12,7 @@ struct mwk_context {
   const mwk_elementwise *elementwise;
   const mwk_rows *rows;
   const mwk_convert *convert;
+  const mwk_weights *weights;
   const mwk_gemm_f32 *gemm_f32;
   const mwk_gemm_i8 *gemm_i8;
   const mwk_gemm_blocks *gemm_blocks;

@@ -44,6 +44,20 @@ typedef struct {
   size_t (*to_bf16)(size_t n, const float *x, void *y);
 } mwk_convert;
 
+/// Sums over weights in double precision, of the shape that weights_body.h defines.
+typedef struct {
+  /// Σ a · b.
+  double (*dot)(size_t n, const float *a, const float *b);
+  /// Σ a² · weight.
+  double (*weighted_squares)(size_t n, const float *a, const double *weight);
+  /// squares[i] += a[i]².
+  void (*add_squares)(size_t n, const float *a, double *squares);
+  /// row · factors as −127…127, values that are not finite as zero; returns the scale, the largest magnitude / 127.
+  float (*quantize)(size_t n, const float *row, const float *factors, int16_t *q);
+  /// Σ a · b modulo 2³².
+  int32_t (*integer_dot)(size_t n, const int16_t *a, const int16_t *b);
+} mwk_weights;
+
 /// As in the public header; known to the compiler where the type is.
 MWK_INLINE size_t mwk_bytes_of_block(mwk_block_type type) {
   switch (type) {
@@ -119,6 +133,7 @@ typedef struct {
 const mwk_elementwise *mwk_elementwise_for(mwk_isa isa);
 const mwk_rows *mwk_rows_for(mwk_isa isa);
 const mwk_convert *mwk_convert_for(mwk_isa isa);
+const mwk_weights *mwk_weights_for(mwk_isa isa);
 const mwk_gemm_f32 *mwk_gemm_f32_for(mwk_isa isa);
 const mwk_gemm_i8 *mwk_gemm_i8_for(mwk_isa isa);
 const mwk_gemm_blocks *mwk_gemm_blocks_for(mwk_isa isa);

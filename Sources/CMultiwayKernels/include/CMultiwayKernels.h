@@ -266,24 +266,34 @@ mwk_status mwk_quantize_weight_panels(const mwk_context *context, size_t outputs
                                       const float *weight, const float *column_scale, int8_t *panels, float *scale, int32_t *sum,
                                       size_t *broken);
 
-// Sums over weights in double precision, on the calling thread. Each is taken in the order of the columns, so the bits do not depend
-// on the instruction set, on the rows that come together, or on the machine. -------------------------------------------
+// Sums over weights in double precision, on the calling thread. Element j of a row is added to partial sum j mod 16; these are added as
+// a tree (weights/weights_body.h), so the bits do not depend on the instruction set or on the rows that come together. ---
 
-/// out[r] = start[r] + Σ matrix[r][i] · vector[i], summed in double precision and rounded once; start may be NULL for zeros.
-void mwk_shifted_bias(size_t rows, size_t inputs, const float *matrix, const float *vector, const float *start, float *out);
+/// out[r] = start[r] + Σ matrix[r][i] · vector[i] in double precision, rounded once; start may be NULL for zeros.
+void mwk_shifted_bias(const mwk_context *context, size_t rows, size_t inputs, const float *matrix, const float *vector,
+                      const float *start, float *out);
 
 /// square[r] = Σ matrix[r][i]² · squares[i], and mean[r] = Σ matrix[r][i] · shift[i], which is left alone where shift is NULL.
-void mwk_row_moments(size_t rows, size_t inputs, const float *matrix, const double *squares, const float *shift, double *square,
-                     double *mean);
+void mwk_row_moments(const mwk_context *context, size_t rows, size_t inputs, const float *matrix, const double *squares,
+                     const float *shift, double *square, double *mean);
+
+/// squares[i] = Σ matrix[r][i]², row by row.
+void mwk_column_squares(const mwk_context *context, size_t rows, size_t inputs, const float *matrix, double *squares);
 
 /// exact[t · rows + r] = Σ matrix[r][i] · tokens[t][i] in double precision.
-void mwk_row_products(size_t rows, size_t inputs, size_t tokens, const float *matrix, const float *token, double *exact);
+void mwk_row_products(const mwk_context *context, size_t rows, size_t inputs, size_t tokens, const float *matrix,
+                      const float *token, double *exact);
+
+/// Quantizes tokens / factors as mwk_quantize_rows does, and takes the zero point off again: numbers of at most 255 in magnitude. The scale
+/// of a token that holds a value which is not finite is NaN. `divided` and `bytes` hold a row, of a multiple of 4.
+void mwk_quantize_tokens(const mwk_context *context, size_t tokens, size_t inputs, const float *token, const float *factors,
+                         float *divided, uint8_t *bytes, int16_t *q, float *scale);
 
 /// Quantizes the rows of matrix · diag(factors) to −127…127 as mwk_quantize_weight_panels does without groups, and gives
 /// sums[t · rows + r] = Σ q[r][i] · token[t][i] for tokens of at most 255 in magnitude, and the scale of each row, its largest
-/// magnitude / 127. Values that are not finite count as zero; sums wrap around. `scaled` and `quantized` hold a row each.
-void mwk_quantized_row_products(size_t rows, size_t inputs, size_t tokens, const float *matrix, const float *factors,
-                                const int16_t *token, float *scaled, int16_t *quantized, int32_t *sums, float *scale);
+/// magnitude / 127. Values that are not finite count as zero; sums wrap around. `quantized` holds a row.
+void mwk_quantized_row_products(const mwk_context *context, size_t rows, size_t inputs, size_t tokens, const float *matrix,
+                                const float *factors, const int16_t *token, int16_t *quantized, int32_t *sums, float *scale);
 
 // Measurement --------------------------------------------------------------------------------------------------------
 
