@@ -31,11 +31,11 @@ func foldIntoLayers(
   of graph: inout Graph, _ change: (Op, Graph) -> ((TensorExpression) -> TensorExpression)?
 ) -> PassStatistics {
   var statistics = PassStatistics()
-  let consumers = graph.consumers()
+  let (consumers, readers) = (graph.consumers(), ConstantReaders(graph))
   var folded: Set<Int> = []
   for position in graph.nodes.indices {
     guard case .linear(let weight, let bias) = graph.nodes[position].op,
-      let twins = graph.twins(of: position), twins.first == position
+      let twins = readers.twins(of: position, in: graph), twins.first == position
     else { continue }
     let changes = twins.compactMap { twin -> Int? in
       let output = graph.nodes[twin].outputs[0]

@@ -74,11 +74,11 @@ public struct FoldNorms: Pass {
   }
 
   private func candidates(_ graph: Graph) -> [Candidate] {
-    let consumers = graph.consumers()
+    let (consumers, readers) = (graph.consumers(), ConstantReaders(graph))
     return graph.nodes.indices.compactMap { position in
       guard case .layerNorm(let weight, let bias, let epsilon) = graph.nodes[position].op,
-        weight != nil || bias != nil, let norms = graph.twins(of: position), norms.first == position,
-        let layers = layers(behind: norms, of: graph, consumers)
+        weight != nil || bias != nil, let norms = readers.twins(of: position, in: graph), norms.first == position,
+        let layers = layers(behind: norms, of: graph, consumers, readers)
       else { return nil }
       return Candidate(norms: norms, layers: layers, weight: weight, bias: bias, epsilon: epsilon)
     }
@@ -100,14 +100,16 @@ public struct FoldNorms: Pass {
 
   /// The layers that read the results of norms with the same constants, those with the same constants together. Nil where something else
   /// than linear layers reads a result, or their constants serve other layers too.
-  private func layers(behind norms: [Int], of graph: Graph, _ consumers: [[Int]]) -> [[Int]]? {
+  private func layers(behind norms: [Int], of graph: Graph, _ consumers: [[Int]], _ constantReaders: ConstantReaders)
+    -> [[Int]]?
+  {
     let results = norms.map { graph.nodes[$0].outputs[0] }
     guard !graph.outputs.contains(where: { results.contains($0.value) }) else { return nil }
     let readers = results.flatMap { consumers[$0.index] }.sorted()
     guard !readers.isEmpty else { return nil }
     var layers: [[Int]] = []
     for reader in readers where !layers.contains(where: { $0.contains(reader) }) {
-      guard case .linear = graph.nodes[reader].op, let twins = graph.twins(of: reader),
+      guard case .linear = graph.nodes[reader].op, let twins = constantReaders.twins(of: reader, in: graph),
         twins.allSatisfy({ readers.contains($0) })
       else { return nil }
       layers.append(twins)
