@@ -21,12 +21,7 @@ public struct TensorBytes: @unchecked Sendable {
 
   /// Copies `bytes` into memory of its own, aligned to 64 bytes.
   public init(copying bytes: borrowing RawSpan) {
-    let buffer = AlignedBuffer(byteCount: bytes.byteCount)
-    unsafe bytes.withUnsafeBytes { source in
-      guard let start = source.baseAddress else { return }
-      unsafe buffer.base.copyMemory(from: start, byteCount: source.count)
-    }
-    self = buffer.bytes
+    self = AlignedBuffer(copying: bytes).bytes
   }
 
   /// Copies an array of plain numbers into memory of its own, aligned to 64 bytes.
@@ -86,14 +81,27 @@ public final class AlignedBuffer: @unchecked Sendable {
   public init(byteCount: Int) {
     precondition(byteCount >= 0)
     self.byteCount = byteCount
-    guard byteCount >= AlignedBuffer.mappedSize else {
-      unsafe base = UnsafeMutableRawPointer.allocate(byteCount: max(1, byteCount), alignment: 64)
+    unsafe base = AlignedBuffer.allocate(byteCount)
+    if byteCount < AlignedBuffer.mappedSize {
       unsafe base.initializeMemory(as: UInt8.self, repeating: 0, count: byteCount)
-      return
+    }
+  }
+
+  /// A copy of `bytes`.
+  fileprivate init(copying bytes: borrowing RawSpan) {
+    byteCount = bytes.byteCount
+    unsafe base = AlignedBuffer.allocate(bytes.byteCount)
+    copy(bytes, at: 0)
+  }
+
+  /// Memory for a number of bytes: zeros if it is mapped, anything if it comes from the heap.
+  @unsafe private static func allocate(_ byteCount: Int) -> UnsafeMutableRawPointer {
+    guard byteCount >= mappedSize else {
+      return UnsafeMutableRawPointer.allocate(byteCount: max(1, byteCount), alignment: 64)
     }
     let address = unsafe mmap(nil, byteCount, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
     guard let address = unsafe address, unsafe address != MAP_FAILED else { fatalError("out of memory") }
-    unsafe base = address
+    return unsafe address
   }
 
   deinit {

@@ -22,7 +22,7 @@ public struct TensorDigest: ~Copyable {
 
   /// Adds bytes.
   public mutating func update(_ bytes: borrowing RawSpan) {
-    unsafe bytes.withUnsafeBytes { source in unsafe _ = XXH3_128bits_update(state, source.baseAddress, source.count) }
+    unsafe bytes.withUnsafeBytes { source in unsafe _ = mwx_xxh3_128_update(state, source.baseAddress, source.count) }
   }
 
   /// Gives the digest of the bytes added since the last one, as 32 hexadecimal digits in the canonical (big-endian) order, and starts anew.

@@ -47,14 +47,27 @@ extension Graph {
   }
 
   private mutating func renumberConstants() {
-    var places = [Int: ConstantID]()
-    for id in nodes.flatMap({ $0.op.constants.map(\.id) }) { places[id.index] = id }
-    var kept: [Constant] = []
-    for index in constants.indices where places[index] != nil {
-      places[index] = ConstantID(kept.count)
-      kept.append(constants[index])
+    var isUsed = [Bool](repeating: false, count: constants.count)
+    for id in nodes.flatMap({ $0.op.constants.map(\.id) }) { isUsed[id.index] = true }
+    keepConstants(constants.indices.filter { isUsed[$0] })
+  }
+
+  /// Puts the constants in the order in which nodes first read them, so that those of a layer stand together. What no node reads goes.
+  public mutating func orderConstantsByUse() {
+    var isPlaced = [Bool](repeating: false, count: constants.count)
+    var order: [Int] = []
+    for id in nodes.flatMap({ $0.op.constants.map(\.id) }) where !isPlaced[id.index] {
+      isPlaced[id.index] = true
+      order.append(id.index)
     }
-    constants = kept
+    keepConstants(order)
+  }
+
+  /// Keeps the constants at `indices`, in this order: all that nodes read have to be among them.
+  private mutating func keepConstants(_ indices: [Int]) {
+    var places = [Int: ConstantID]()
+    for (place, index) in indices.enumerated() { places[index] = ConstantID(place) }
+    constants = indices.map { constants[$0] }
     for position in nodes.indices {
       nodes[position].op = nodes[position].op.mappingConstants { places[$0.index] ?? $0 }
     }

@@ -46,6 +46,8 @@ public struct QuantizeLinears: Pass {
         expected: "a floating-point model", remedy: "quantize the original checkpoint, not an int8 artifact")
     }
     graph.removeDeadCode()
+    // A bias behind its matrix comes out of the same reading of the weights.
+    graph.orderConstantsByUse()
     return statistics
   }
 

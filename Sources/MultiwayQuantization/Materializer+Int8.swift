@@ -20,8 +20,11 @@ extension Materializer {
   }
 
   /// Quantizes some panels at a time and hands them on; scales and sums come back whole, the panels do not.
+  /// - Parameter inspect: is shown the weights of each piece, without the factors of their columns where these are rows of a stored matrix.
   mutating func quantize(
-    _ matrix: QuantizedMatrix, pieceSize: Int, _ emit: (TensorBytes) throws -> Void
+    _ matrix: QuantizedMatrix, pieceSize: Int,
+    inspect: (_ rows: Range<Int>, _ weights: TensorBytes) -> Void = { _, _ in },
+    _ emit: (TensorBytes) throws -> Void
   ) throws -> QuantizedWeightPanels {
     let context = try context()
     let (outputs, inputs, groups) = (matrix.weight.shape[0], matrix.weight.shape[1], matrix.groups)
@@ -35,6 +38,7 @@ extension Materializer {
     for first in stride(from: 0, to: outputs, by: min(step, outputs)) {
       let rows = first..<min(outputs, first + min(step, outputs))
       let weights = try rowsToQuantize(rows, source, matrix.weight)
+      inspect(rows, weights)
       let (part, brokenRows) = context.quantizeRows(
         weights, outputs: rows.count, inputs: inputs, groups: groups, columnScales: source.columns)
       broken += brokenRows

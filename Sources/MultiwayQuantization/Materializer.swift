@@ -103,7 +103,7 @@ public struct Materializer {
       }
     case .columnsScaled(let source, let scales): return try columnsScaled(source, scales)
     case .rowsScaled(let source, let scales): return try rowsScaled(source, scales)
-    case .shiftedBias(let bias, let weight, let shift): return try shiftedBias(bias, weight, shift)
+    case .shiftedBias(let start, let weight, let shift): return try foldedBias(start, weight, shift)
     case .sum(let left, let right): return try sum(left, right)
     case .resampled(let source, let resampling): return try resampled(source, resampling)
     case .blocks(let source, let type): return try decoded(source, type).load().array(of: Float.self)
@@ -217,20 +217,6 @@ extension Materializer {
       for index in row * width..<(row + 1) * width { elements[index] *= factors[row] }
     }
     return elements
-  }
-
-  private mutating func shiftedBias(
-    _ bias: TensorExpression?, _ weight: TensorExpression, _ shift: TensorExpression
-  ) throws -> [Float] {
-    let vector = try floats(of: shift)
-    let start = try bias.map { try floats(of: $0) } ?? []
-    var result: [Float] = []
-    result.reserveCapacity(weight.shape[0])
-    let kernels = try context()
-    try forEachRows(of: weight) { rows, matrix in
-      result += kernels.shiftedBias(matrix, vector: vector, start: start.isEmpty ? [] : start[rows])
-    }
-    return result
   }
 }
 

@@ -108,6 +108,24 @@ struct SmallModel {
     #expect(graph.removeDeadCode() == 0)
   }
 
+  @Test func constantsStandInTheOrderOfTheirUse() throws {
+    var graph = try SmallModel().graph
+    let text = graph.description
+    graph.constants.append(graph.constants[0])
+    graph.constants.reverse()
+    let last = graph.constants.count - 1
+    for position in graph.nodes.indices {
+      graph.nodes[position].op = graph.nodes[position].op.mappingConstants { ConstantID(last - $0.index) }
+    }
+    graph.orderConstantsByUse()
+    try graph.verify()
+    #expect(graph.description == text)
+    let used = graph.nodes.flatMap { $0.op.constants.map(\.id.index) }
+    var seen: [Int] = []
+    for index in used where !seen.contains(index) { seen.append(index) }
+    #expect(seen == Array(graph.constants.indices))
+  }
+
   @Test func droppingAModalityDropsItsExperts() throws {
     let model = try SmallModel()
     var graph = model.graph

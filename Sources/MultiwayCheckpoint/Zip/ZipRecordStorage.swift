@@ -18,6 +18,8 @@ final class ZipRecordStorage: TensorStorage {
 
   /// How many bytes are summed up at a time.
   private static let sliceSize = 1 << 20
+  /// The most that is read for the checksum before a part: an array's header.
+  private static let headerSize = 4 << 10
   /// The pages of longer records are let go as they are summed up.
   private static let keptSize = 4 << 20
 
@@ -44,13 +46,17 @@ final class ZipRecordStorage: TensorStorage {
     }
   }
 
-  /// The bytes of a part before the checksum of all is compared; those that come next in order are summed up.
+  /// The bytes of a part before the checksum of all is compared; those of them that come next in order are summed up: a part may begin
+  /// with bytes that were, or a little behind them.
   func peek(in range: Range<Int>) throws(TensorError) -> TensorBytes {
     if entry.isDeflated { return try load(in: range) }
     precondition(range.lowerBound >= 0 && range.upperBound <= entry.size)
     let bytes = try stored(range)
     try state.withLock { state throws(TensorError) in
-      if !state.isVerified, range.lowerBound == state.place { try sum(bytes, &state) }
+      let gap = range.lowerBound - state.place
+      guard !state.isVerified, gap <= ZipRecordStorage.headerSize, state.place < range.upperBound else { return }
+      if gap > 0 { try sum(try stored(state.place..<range.lowerBound), &state) }
+      try sum(bytes.extracting(state.place - range.lowerBound..<range.count), &state)
     }
     return bytes
   }
